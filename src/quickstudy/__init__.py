@@ -1,0 +1,48 @@
+"""quickstudy: models that learn a new task from a handful of examples."""
+
+from quickstudy.backbones import MLP, Conv4
+from quickstudy.episode import Episode, Labelled, TaskDistribution, one_hot
+from quickstudy.evaluation import Comparison, Score, accuracy, compare, evaluate, mean_squared_error
+from quickstudy.learner import Learner
+from quickstudy.learners import LEARNERS, MAML, Classifier, LinearProbe, NearestNeighbour, ProtoNet
+from quickstudy.outer import check_meta_gradient, map_tasks, unrolled
+from quickstudy.saving import load, save
+from quickstudy.tasks import AllClasses, ClassTasks, RandomAffine, Sinusoid, named_tasks
+from quickstudy.training import load_checkpoint, meta_train, save_checkpoint
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LEARNERS",
+    "MAML",
+    "MLP",
+    "AllClasses",
+    "ClassTasks",
+    "Classifier",
+    "Comparison",
+    "Conv4",
+    "Episode",
+    "Labelled",
+    "Learner",
+    "LinearProbe",
+    "NearestNeighbour",
+    "ProtoNet",
+    "RandomAffine",
+    "Score",
+    "Sinusoid",
+    "TaskDistribution",
+    "accuracy",
+    "check_meta_gradient",
+    "compare",
+    "evaluate",
+    "load",
+    "load_checkpoint",
+    "map_tasks",
+    "mean_squared_error",
+    "meta_train",
+    "named_tasks",
+    "one_hot",
+    "save",
+    "save_checkpoint",
+    "unrolled",
+]

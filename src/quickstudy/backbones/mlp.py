@@ -1,0 +1,28 @@
+"""A multilayer perceptron: the network of the sinusoid task (Finn et al. 2017) and of tables."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them: ``in_features`` → ``hidden``... → ``out_features``.
+
+    Args:
+        in_features: length of an example; examples with several axes are flattened.
+        hidden: widths of the hidden layers.
+        out_features: length of the output.
+    """
+
+    def __init__(self, in_features: int, hidden: Sequence[int] = (40, 40), out_features: int = 1):
+        super().__init__()
+        self.in_features, self.hidden, self.out_features = in_features, tuple(hidden), out_features
+        sizes = (in_features, *self.hidden, out_features)
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, *input) → (n, out_features)."""
+        return self.layers(x.flatten(1))

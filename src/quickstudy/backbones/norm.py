@@ -1,0 +1,80 @@
+"""Normalisation for networks that meet one small task at a time.
+
+Stock batch norm writes running statistics to itself in its forward pass: adapting would change the learner, and
+``torch.func`` refuses it. Here the forward pass only reads; ``meta_train`` moves the population statistics between outer
+steps. The affine map is a layer of its own, because the fused operator with adapted affine parameters has silently wrong
+second derivatives under ``vmap``, and because a block can then pool in between.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Statistics = Literal["batch", "population"]
+_EPS = 1e-5
+
+
+class Standardize(nn.Module):
+    """(x − mean) / √(var + 1e-5) per channel.
+
+    Args:
+        channels: size of axis 1.
+        statistics: "population": the batch's own mean and variance in training, stored ones in evaluation, so that
+            one query cannot influence another. "batch": always the batch's own; predictions then depend on the other
+            queries, which evaluation reports as transductive.
+    """
+
+    mean: Tensor
+    var: Tensor
+    updates: Tensor
+
+    def __init__(self, channels: int, *, statistics: Statistics = "population"):
+        super().__init__()
+        self.channels = channels
+        self.statistics = statistics
+        if statistics == "population":
+            self.register_buffer("mean", torch.zeros(channels))
+            self.register_buffer("var", torch.ones(channels))
+            self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, *space) → the same shape."""
+        if self.statistics == "population" and not self.training:
+            shape = (-1,) + (1,) * (x.ndim - 2)
+            return (x - self.mean.view(shape)) * (self.var.view(shape) + _EPS).rsqrt()
+        return F.batch_norm(x, None, None, training=True, eps=_EPS)
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Move the population statistics towards those of ``x`` (n, channels, *space), by 1/k at the k-th call, 0.1 later."""
+        var, mean = torch.var_mean(x.transpose(0, 1).flatten(1), dim=1)
+        self.updates += 1
+        weight = max(0.1, 1 / int(self.updates))
+        self.mean.lerp_(mean, weight)
+        self.var.lerp_(var, weight)
+
+
+class Affine(nn.Module):
+    """A learned scale and shift per channel, starting at 1 and 0."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, *space) → the same shape."""
+        shape = (-1,) + (1,) * (x.ndim - 2)
+        return x * self.weight.view(shape) + self.bias.view(shape)
+
+
+def uses_batch_statistics(module: nn.Module) -> bool:
+    """Whether in evaluation mode the output for one example depends on the other examples of its batch."""
+    return any(
+        (isinstance(m, Standardize) and m.statistics == "batch")
+        or (isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is None)
+        for m in module.modules()
+    )

@@ -1,0 +1,116 @@
+"""Fixed trials from folders of images: a published list of few-shot questions that every method answers alike."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from quickstudy.data.images import read_image
+from quickstudy.data.root import MissingData
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif"))
+LAYOUT = "FOLDER/TRIAL/support/CLASS/*.png and FOLDER/TRIAL/query/CLASS/*.png"
+
+
+class Trial(NamedTuple):
+    """One few-shot question. Images are uint8 with bright ink on a dark ground, labels int64 indices into ``classes``.
+
+    Args:
+        name: of the trial's folder.
+        support_x: (n, 1, size, size), class by class, the files of a class in natural order.
+        support_y: (n,); classes may have unequal shots.
+        query_x: (m, 1, size, size).
+        query_y: (m,); a class may have no query.
+        classes: the names of the support's class folders, in natural order.
+    """
+
+    name: str
+    support_x: np.ndarray
+    support_y: np.ndarray
+    query_x: np.ndarray
+    query_y: np.ndarray
+    classes: tuple[str, ...]
+
+
+def load_trials(folder: Path, *, size: int = 28) -> list[Trial]:
+    """Every trial of a folder laid out as ``FOLDER/TRIAL/support/CLASS/*.png`` and ``FOLDER/TRIAL/query/CLASS/*.png``.
+
+    Also .jpg, .jpeg, .bmp and .gif, in capitals or not; other and hidden files are passed over. Trials may differ in
+    their ways and shots. Numbers in names sort by value: run2 before run10.
+
+    Args:
+        folder: holds one folder for each trial.
+        size: side of the images that are returned, in pixels.
+
+    Returns:
+        The trials in natural order of their names.
+
+    Raises:
+        MissingData: no such folder (a ValueError and a FileNotFoundError).
+        ValueError: a folder that is not laid out so, a query class that the support lacks, an image that cannot be
+            read; the message names it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingData(f"{folder} is not a folder: give one laid out as {LAYOUT}")
+    trials = [_trial(path, size) for path in _subfolders(folder)]
+    if not trials:
+        raise ValueError(f"{folder} holds no trials: it must be laid out as {LAYOUT}")
+    return trials
+
+
+def _trial(folder: Path, size: int) -> Trial:
+    support, query = _files(folder, "support"), _files(folder, "query")
+    foreign = [name for name in query if name not in support]
+    if foreign:
+        raise ValueError(
+            f"the query class {foreign[0]!r} of trial {folder} has no support ({len(foreign)} of {len(query)} query "
+            f"classes); its support classes are {', '.join(support)}: add {folder / 'support' / foreign[0]}, or remove "
+            "the query class"
+        )
+    classes = tuple(support)
+    support_x, support_y = _read(support, classes, size)
+    query_x, query_y = _read(query, classes, size)
+    return Trial(folder.name, support_x, support_y, query_x, query_y, classes)
+
+
+def _files(trial: Path, part: str) -> dict[str, list[Path]]:
+    """Class name: its image files; neither is empty."""
+    if not (trial / part).is_dir():
+        raise ValueError(f"the trial {trial} has no folder {part!r}: it must be laid out as {LAYOUT}")
+    found = {path.name: _sorted(p for p in path.iterdir() if _is_image(p)) for path in _subfolders(trial / part)}
+    if not found:
+        raise ValueError(f"{trial / part} has no class folders: the trial must be laid out as {LAYOUT}")
+    for name, files in found.items():
+        if not files:
+            raise ValueError(
+                f"{trial / part / name} holds no image; at least one of {', '.join(sorted(SUFFIXES))} is required: "
+                "add one, or remove the folder"
+            )
+    return found
+
+
+def _read(files: dict[str, list[Path]], classes: tuple[str, ...], size: int) -> tuple[np.ndarray, np.ndarray]:
+    labelled = [(path, classes.index(name)) for name, paths in files.items() for path in paths]
+    x = np.stack([read_image(path, size=size) for path, _ in labelled])[:, None]  # (n, 1, size, size)
+    return x, np.array([label for _, label in labelled], dtype=np.int64)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return _sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
+
+
+def _sorted(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=_natural)
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Text and numbers in turn, so b2 before b10; names that differ only in case or zeros by their characters."""
+    parts = re.split(r"([0-9]+)", path.name.casefold())
+    return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], path.name

@@ -1,0 +1,35 @@
+"""Pure functions that learners share; all pass through ``torch.func.vmap`` and double differentiation."""
+
+import torch
+from torch import Tensor
+
+
+def prototypes(embeddings: Tensor, y: Tensor) -> Tensor:
+    """The mean embedding of each class; zero for a class without examples.
+
+    Args:
+        embeddings: (n, d).
+        y: (n, way) one-hot, an all-zero row counts for nothing.
+
+    Returns:
+        (way, d).
+    """
+    return y.T @ embeddings / y.sum(0).clamp(min=1).unsqueeze(-1)
+
+
+def squared_euclidean(a: Tensor, b: Tensor) -> Tensor:
+    """‖aᵢ − bⱼ‖² for a (n, d) and b (m, d): (n, m), never below zero by rounding."""
+    return (a.square().sum(-1, keepdim=True) - 2 * a @ b.T + b.square().sum(-1)).clamp(min=0)
+
+
+def mask_absent(logits: Tensor, y: Tensor) -> Tensor:
+    """Make classes without a support example impossible.
+
+    Args:
+        logits: (m, way).
+        y: (n, way) the support labels.
+
+    Returns:
+        (m, way), with the lowest finite number (not −∞, whose product with 0 is NaN) for absent classes.
+    """
+    return torch.where(y.sum(0) > 0, logits, torch.finfo(logits.dtype).min)

@@ -1,0 +1,31 @@
+"""Apply a function to every task of a meta-batch."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from quickstudy.episode import Episode, task
+
+Strategy = Literal["auto", "loop", "vmap"]
+
+
+def map_tasks(f: Callable[[Episode], Tensor], episodes: Episode, *, strategy: Strategy = "auto") -> Tensor:
+    """f(task) for each task, stacked along a leading axis.
+
+    Args:
+        f: a function of one task.
+        episodes: a meta-batch, leading axis n.
+        strategy: "loop", one task after the other: serves everything. "vmap": all tasks in one pass, several times
+            faster for small networks. Both give the same numbers. "auto": vmap for tasks whose examples are vectors or
+            that live on an accelerator; loop for images on a CPU, where grouped convolutions are slower.
+    """
+    if strategy == "auto":
+        x = episodes.support.x
+        strategy = "loop" if x.ndim > 3 and x.device.type == "cpu" else "vmap"
+    if strategy == "vmap":
+        return torch.func.vmap(f, randomness="different")(episodes)
+    if strategy == "loop":
+        return torch.stack([f(task(episodes, i)) for i in range(len(episodes.support.x))])
+    raise ValueError(f"strategy={strategy!r}; choose 'auto', 'loop' or 'vmap'")

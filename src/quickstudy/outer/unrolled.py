@@ -1,0 +1,19 @@
+"""The meta-loss of the field: the query loss after adaptation, differentiated through the adaptation."""
+
+from torch import Tensor
+
+from quickstudy.episode import Episode
+from quickstudy.learner import Learner
+from quickstudy.outer.map_tasks import Strategy, map_tasks
+
+
+def task_loss(learner: Learner, episode: Episode) -> Tensor:
+    """L(predict(adapt(support), query.x), query.y): a scalar for one task; query labels reach the loss alone."""
+    support, query = episode
+    adapted = learner.adapt(support, query.x) if learner.transductive else learner.adapt(support)
+    return learner.loss(learner.predict(adapted, query.x), query.y)
+
+
+def unrolled(learner: Learner, episodes: Episode, *, strategy: Strategy = "auto") -> Tensor:
+    """The mean task loss of a meta-batch; its gradient is the meta-gradient as exact as the learner makes it."""
+    return map_tasks(lambda episode: task_loss(learner, episode), episodes, strategy=strategy).mean()

@@ -1,0 +1,119 @@
+"""One safetensors file per learner: weights, and in its metadata the description that rebuilds it. Never pickle."""
+
+import inspect
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import nn
+
+from quickstudy.backbones import BACKBONES
+from quickstudy.files import write_atomically
+from quickstudy.learner import Learner
+from quickstudy.learners import LEARNERS, Classifier
+
+FORMAT = 1
+_KNOWN: dict[str, type[nn.Module]] = {
+    cls.__name__: cls for cls in (*LEARNERS.values(), *BACKBONES.values(), Classifier)
+}
+
+
+class SavedFileError(ValueError):
+    """A file that is not what it should be; the message names it and says what to do."""
+
+
+def save(learner: Learner, path: str | Path) -> None:
+    """Write a learner to one file that ``load`` takes.
+
+    Args:
+        learner: its class and all networks that quickstudy knows are described in the file; a network of the user's own
+            is saved by its weights alone and has to be handed to ``load``.
+        path: the file, by custom ``*.safetensors``; an existing one is replaced only when the new one is whole.
+    """
+    header = {"format": FORMAT, "learner": _describe(learner)}
+    # a copy of each tensor: safetensors refuses two names for one memory (tied parameters)
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in learner.state_dict().items()}
+    write_atomically(Path(path), tensors_to_bytes(tensors, {"quickstudy": json.dumps(header)}))
+
+
+def load(path: str | Path, **modules: nn.Module) -> Learner:
+    """Rebuild a saved learner, on the CPU and in evaluation mode.
+
+    Args:
+        path: a file that ``save`` wrote.
+        modules: the user's own networks by the name of the learner's argument: ``load(path, backbone=my_network)``.
+
+    Raises:
+        ValueError: a file that is missing, cut, edited or made by a newer version; a network of the user's own that was
+            not handed over or does not fit.
+    """
+    path = Path(path)
+    header = read_header(path, "quickstudy")
+    if header.get("format") != FORMAT:
+        raise SavedFileError(
+            f"{path} has format {header.get('format')!r}, and this version of quickstudy reads format {FORMAT}: "
+            "install the version that wrote it, or a newer one"
+        )
+    learner = _build(header["learner"], modules, path)
+    if not isinstance(learner, Learner):
+        raise SavedFileError(f"{path} holds a {type(learner).__name__}, which is no learner")
+    try:
+        learner.load_state_dict(tensors_from_bytes(path.read_bytes()))
+    except RuntimeError as error:
+        raise SavedFileError(f"{path}: the weights do not fit the networks that were given: {error}") from error
+    return learner.eval()
+
+
+def read_header(path: Path, key: str) -> dict[str, Any]:
+    """The JSON under ``key`` in the metadata of a safetensors file that is checked to be whole.
+
+    Raises:
+        SavedFileError: no such file, a cut or foreign one, or one without the key.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SavedFileError(f"{path} cannot be read ({error.strerror}): check the path") from error
+    try:
+        tensors_from_bytes(content)
+        (length,) = struct.unpack("<Q", content[:8])
+        header = json.loads(content[8 : 8 + length])
+        return json.loads(header["__metadata__"][key])
+    except (SafetensorError, ValueError, struct.error) as error:
+        raise SavedFileError(f"{path} is cut or is no safetensors file: use a whole copy of it") from error
+    except KeyError as error:
+        raise SavedFileError(f"{path} was not written by quickstudy as a {key} file: use another file") from error
+
+
+def _describe(module: nn.Module) -> dict[str, Any]:
+    cls = type(module)
+    if _KNOWN.get(cls.__name__) is not cls:
+        return {"own": cls.__name__}
+    arguments = {}
+    for name in inspect.signature(cls.__init__).parameters:
+        if name != "self":
+            value = getattr(module, name)
+            arguments[name] = _describe(value) if isinstance(value, nn.Module) else value
+    return {"class": cls.__name__, "arguments": arguments}
+
+
+def _build(description: dict[str, Any], modules: Mapping[str, nn.Module], path: Path, name: str = "learner") -> nn.Module:
+    if "own" in description:
+        if name not in modules:
+            raise SavedFileError(
+                f"{path} was saved with {description['own']}, a network of your own, as its {name}: build it and call "
+                f"load(path, {name}=...)"
+            )
+        return modules[name]
+    if description.get("class") not in _KNOWN:
+        raise SavedFileError(f"{path} holds a {description.get('class')!r}, which this version of quickstudy lacks")
+    arguments = {
+        key: _build(value, modules, path, key) if isinstance(value, dict) else value
+        for key, value in description["arguments"].items()
+    }
+    return _KNOWN[description["class"]](**arguments)
