@@ -35,6 +35,11 @@ def mean_ci95(values: Tensor) -> tuple[float, float]:
     return float(values.mean()), float(1.96 * values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
+def number(value: float) -> float | None:
+    """``value`` as JSON can hold it: None for NaN and infinities."""
+    return value if math.isfinite(value) else None
+
+
 @dataclass(frozen=True)
 class Score:
     """A mean over episodes, with everything that must be known to compare it.
@@ -68,9 +73,10 @@ class Score:
         return len(self.per_episode)
 
     def as_dict(self) -> dict[str, Any]:
-        """What the command prints as JSON: the metric under its own name, and all settings."""
-        settings = ("ci95", "episodes", "way", "shot", "queries", "transductive", "seed", "seconds")
-        return {self.metric: self.mean, **{name: getattr(self, name) for name in settings}}
+        """What the command prints as JSON: the metric under its own name, all settings, null for what is not finite."""
+        settings = ("episodes", "way", "shot", "queries", "transductive", "seed", "seconds")
+        values = {self.metric: number(self.mean), "ci95": number(self.ci95)}
+        return values | {name: getattr(self, name) for name in settings}
 
     def __str__(self) -> str:
         mode = "transductive" if self.transductive else "inductive"
@@ -97,6 +103,14 @@ class Comparison:
 
     scores: dict[str, Score]
     differences: dict[tuple[str, str], tuple[float, float]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the command prints as JSON."""
+        pairs = [
+            {"a": a, "b": b, "mean": number(mean), "ci95": number(ci95)}
+            for (a, b), (mean, ci95) in self.differences.items()
+        ]
+        return {"scores": {name: score.as_dict() for name, score in self.scores.items()}, "differences": pairs}
 
     def __str__(self) -> str:
         lines = [f"{name}: {score}" for name, score in self.scores.items()]
@@ -162,9 +176,7 @@ def compare(
     for name, learner in learners.items():
         generator.set_state(state)
         scores[name] = evaluate(learner, tasks, episodes=episodes, generator=generator, metric=metric)
-    differences = {
-        (a, b): mean_ci95(scores[a].per_episode - scores[b].per_episode) for a, b in combinations(scores, 2)
-    }
+    differences = {(a, b): mean_ci95(scores[a].per_episode - scores[b].per_episode) for a, b in combinations(scores, 2)}
     return Comparison(scores, differences)
 
 
@@ -204,8 +216,8 @@ def _draw(tasks: TaskDistribution, episodes: int, generator: torch.Generator) ->
 
 
 def _judge(learner: Learner, episode: Episode, metric: Metric, tally: "_Tally") -> Tensor:
-    check_episode(episode, regression=metric is not accuracy)
-    tally.add(episode)
+    check_episode(episode, regression=learner.regression)
+    tally.add(episode, learner.regression or is_regression(episode.support.y))
     support, query = to_device(episode, device_of(learner))
     adapted = learner.adapt(support, query.x) if learner.transductive else learner.adapt(support)
     return metric(learner.predict(adapted, query.x), query.y).cpu()
@@ -222,8 +234,7 @@ class _Tally:
     def __init__(self) -> None:
         self.seen: dict[str, set[int]] = {"way": set(), "shot": set(), "queries": set()}
 
-    def add(self, episode: Episode) -> None:
-        regression = is_regression(episode.support.y)
+    def add(self, episode: Episode, regression: bool) -> None:
         self.seen["way"].add(0 if regression else episode.support.y.shape[-1])
         for name, (_, y) in (("shot", episode.support), ("queries", episode.query)):
             self.seen[name] |= {len(y)} if regression else {int(k) for k in y.sum(0).tolist()}

@@ -4,13 +4,11 @@ A run leaves config.json, metrics.jsonl, checkpoint.safetensors and learner.safe
 """
 
 import dataclasses
-import json
+import math
 import platform
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,85 +19,19 @@ import torch
 from torch import nn
 
 import quickstudy
-from quickstudy.backbones import MLP, Conv4
+from quickstudy.backbones import MLP, Conv4, WithLinear, WithLinear
 from quickstudy.episode import TaskDistribution
-from quickstudy.evaluation import Score, default_metric, evaluate, mean_squared_error
-from quickstudy.files import write_atomically
+from quickstudy.evaluation import Score, default_metric, evaluate, mean_squared_error, number
 from quickstudy.learner import Learner
 from quickstudy.learners import LEARNERS, MAML, Classifier, LinearProbe, ProtoNet
 from quickstudy.outer import unrolled
+from quickstudy.process import deferred_interrupts
+from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import save
-from quickstudy.tasks import AllClasses, ClassTasks, RandomAffine, named_tasks
+from quickstudy.tasks import AllClasses, ClassTasks, RandomAffine
 from quickstudy.training import load_checkpoint, meta_train, save_checkpoint
 
 _CHECKPOINT_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Every argument of a run, as config.json holds it.
-
-    Args:
-        learner: a name in ``LEARNERS``.
-        tasks, split, root, rotations: the task distribution, see ``named_tasks``.
-        train_part: the part that is meta-trained on; "trainval" or "background" leave nothing to validate on.
-        way, shot, queries: of the meta-training episodes.
-        within_group: classes of a task share a group.
-        augment: random affine changes of meta-training images.
-        backbone, width, norm, pool: the network; ``width`` is channels for conv4 and units per hidden layer for mlp.
-        head, inner_lr, inner_steps, first_order: of MAML.
-        strategy: how tasks of a meta-batch are run.
-        steps, meta_batch: outer steps and tasks per step.
-        optimizer, lr, weight_decay, schedule, clip: the outer optimizer; ``clip`` bounds the gradient's norm, 0 is off.
-        validate_every: outer steps between meta-validations, 0 for none.
-        validation_episodes, validation_way, validation_shot: their size; 0 takes the training value.
-        seed: of the initial weights and of all tasks.
-    """
-
-    learner: str = "protonet"
-    tasks: str = "glyphs"
-    split: str | None = None
-    root: str | None = None
-    rotations: bool | None = None
-    train_part: str = "train"
-    way: int = 5
-    shot: int = 1
-    queries: int = 15
-    within_group: bool = False
-    augment: bool = False
-    backbone: str = "conv4"
-    width: int = 64
-    norm: str = "population"
-    pool: str = "max"
-    head: str = "shared"
-    inner_lr: float = 0.1
-    inner_steps: int = 1
-    first_order: bool = False
-    strategy: str = "auto"
-    steps: int = 2000
-    meta_batch: int = 1
-    optimizer: str = "adam"
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    schedule: str = "cosine"
-    clip: float = 0.0
-    validate_every: int = 500
-    validation_episodes: int = 200
-    validation_way: int = 0
-    validation_shot: int = 0
-    seed: int = 0
-
-    def part(self, part: str, **changes: Any) -> TaskDistribution:
-        """The tasks of one part, in the training shape unless changed."""
-        settings = {"way": self.way, "shot": self.shot, "queries": self.queries, "within_group": self.within_group}
-        return named_tasks(
-            self.tasks,
-            part,
-            split=self.split,
-            root=None if self.root is None else Path(self.root),
-            rotations=self.rotations,
-            **{**settings, **changes},
-        )
 
 
 @dataclass(frozen=True)
@@ -112,77 +44,6 @@ class Progress:
     best: float | None
 
 
-class RunFolder:
-    """The files of one run.
-
-    Args:
-        path: the folder.
-    """
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self.config = self.path / "config.json"
-        self.metrics = self.path / "metrics.jsonl"
-        self.checkpoint = self.path / "checkpoint.safetensors"
-        self.learner = self.path / "learner.safetensors"
-        self.report = self.path / "report.html"
-
-    def start(self, settings: Settings, *, overwrite: bool, facts: dict[str, Any]) -> None:
-        """Begin a run in an empty folder.
-
-        Raises:
-            ValueError: the folder already holds a run, and ``overwrite`` was not asked for.
-        """
-        if self.config.exists():
-            if not overwrite:
-                raise ValueError(
-                    f"{self.path} already holds a run; go on with it (--resume), replace it (--overwrite), or choose "
-                    "another folder"
-                )
-            for path in (self.config, self.metrics, self.checkpoint, self.learner, self.report):
-                path.unlink(missing_ok=True)
-        config = {"settings": dataclasses.asdict(settings), **facts}
-        write_atomically(self.config, (json.dumps(config, indent=2) + "\n").encode())
-
-    def read_config(self) -> dict[str, Any]:
-        """config.json as it was written.
-
-        Raises:
-            ValueError: no run here, or a config.json that is no JSON.
-        """
-        try:
-            return json.loads(self.config.read_text())
-        except FileNotFoundError as error:
-            raise ValueError(f"{self.path} holds no run (there is no config.json): check the path") from error
-        except ValueError as error:
-            raise ValueError(f"{self.config} is not readable as JSON ({error}): restore it, or start again") from error
-
-    def settings(self) -> Settings:
-        """The settings of the run."""
-        return Settings(**self.read_config()["settings"])
-
-    def records(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line that was cut off is left out."""
-        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
-        records = []
-        for line in lines:
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
-        return records
-
-    def record(self, **values: Any) -> None:
-        """Add one line to metrics.jsonl."""
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(values) + "\n")
-
-    def forget_after(self, step: int) -> None:
-        """Drop the records that a resumed run will write again."""
-        kept = [json.dumps(r) + "\n" for r in self.records() if r["step"] <= step]
-        write_atomically(self.metrics, "".join(kept).encode())
-
-
 def train(
     settings: Settings,
     path: str | Path,
@@ -190,6 +51,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     on_step: Callable[[Progress], None] | None = None,
+    device: torch.device | None = None,
 ) -> RunFolder:
     """Meta-train one learner in one folder.
 
@@ -199,12 +61,16 @@ def train(
         resume: go on from the checkpoint in the folder, bit for bit.
         overwrite: replace a run that is there.
         on_step: called after each outer step.
+        device: where to train, by default the CPU.
 
     Raises:
         ValueError: settings that do not go together, or a folder in the wrong state.
         KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
     """
     folder = RunFolder(path)
+    for name in ("steps", "meta_batch", "validation_episodes"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name}={getattr(settings, name)}; required is at least 1")
     if resume and folder.settings() != settings:
         theirs, ours = dataclasses.asdict(folder.settings()), dataclasses.asdict(settings)
         changed = [f"{k}={theirs[k]!r} there, {ours[k]!r} now" for k in ours if theirs[k] != ours[k]]
@@ -216,6 +82,7 @@ def train(
         tasks = tasks.replace(augment=RandomAffine())
     validation = _validation(settings)
     trained, judged, distribution = build(settings, tasks)
+    trained.to(device or "cpu")
     optimizer, scheduler = _outer(settings, trained)
     generator = torch.Generator().manual_seed(settings.seed)
     notes: dict[str, Any] = {"best": None, "best_step": None, "losses": [], "seconds": 0.0}
@@ -230,7 +97,7 @@ def train(
     else:
         folder.start(settings, overwrite=overwrite, facts=_facts(settings, tasks))
     log_every = max(1, settings.steps // 200)
-    began, written = time.perf_counter() - notes["seconds"], time.perf_counter()
+    began, written = time.perf_counter() - notes["seconds"], -math.inf  # the first step leaves a checkpoint
 
     def checkpoint_now(at: int) -> None:
         notes["seconds"] = time.perf_counter() - began
@@ -238,7 +105,7 @@ def train(
             folder.checkpoint, trained, optimizer, step=at, generator=generator, scheduler=scheduler, notes=notes
         )
 
-    with _interrupts() as interrupted:
+    with deferred_interrupts() as interrupted:
         for done in meta_train(
             trained,
             distribution,
@@ -259,19 +126,20 @@ def train(
             last = step == settings.steps
             if validation is not None and (step % settings.validate_every == 0 or last):
                 score = _validate(judged, validation, settings, seed=settings.seed + 1)
-                folder.record(step=step, validation=score.mean, ci95=score.ci95, metric=score.metric)
+                folder.record(step=step, validation=number(score.mean), ci95=number(score.ci95), metric=score.metric)
                 sign = -1 if score.metric == mean_squared_error.__name__ else 1
-                if notes["best"] is None or sign * score.mean > sign * notes["best"]:
+                if math.isfinite(score.mean) and (notes["best"] is None or sign * score.mean > sign * notes["best"]):
                     notes["best"], notes["best_step"] = score.mean, step
                     save(judged, folder.learner)
             elif validation is None and last:
                 save(judged, folder.learner)
             if on_step is not None:
                 on_step(Progress(step, settings.steps, mean_loss, notes["best"]))
-            if last or interrupted() or time.perf_counter() - written > _CHECKPOINT_SECONDS:
+            stop = interrupted()
+            if last or stop or time.perf_counter() - written > _CHECKPOINT_SECONDS:
                 checkpoint_now(step)
                 written = time.perf_counter()
-            if interrupted() and not last:
+            if stop and not last:
                 raise KeyboardInterrupt
     return folder
 
@@ -312,9 +180,13 @@ def _learner(settings: Settings, tasks: TaskDistribution) -> Learner:
             raise ValueError("protonet classifies, and sinusoids are numbers to predict: use maml")
         return ProtoNet(build_backbone(settings, tasks))
     if settings.learner == "maml":
-        head = None if settings.tasks == "sinusoid" or settings.head == "none" else settings.head
+        network, head = build_backbone(settings, tasks), settings.head
+        if settings.tasks == "sinusoid":
+            head = None
+        elif head == "none":  # the paper's own network: a linear layer that fixes the way
+            network, head = WithLinear(network, settings.way), None
         return MAML(
-            build_backbone(settings, tasks),
+            network,
             head=head,  # pyright: ignore[reportArgumentType]
             inner_lr=settings.inner_lr,
             inner_steps=settings.inner_steps,
@@ -325,18 +197,14 @@ def _learner(settings: Settings, tasks: TaskDistribution) -> Learner:
     raise ValueError(f"learner {settings.learner!r} is not known; choose among {', '.join(LEARNERS)}")
 
 
-def _outer(
-    settings: Settings, learner: Learner
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def _outer(settings: Settings, learner: Learner) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}
     if settings.optimizer not in kinds or settings.schedule not in ("cosine", "constant"):
         raise ValueError(
-            f"optimizer={settings.optimizer!r}, schedule={settings.schedule!r}; optimizer is one of {', '.join(kinds)}, "
-            "schedule is cosine or constant"
+            f"optimizer={settings.optimizer!r}, schedule={settings.schedule!r}; choose the optimizer among "
+            f"{', '.join(kinds)} and the schedule among cosine, constant"
         )
-    optimizer = kinds[settings.optimizer](
-        learner.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-    )
+    optimizer = kinds[settings.optimizer](learner.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     if settings.clip > 0:
         optimizer.register_step_pre_hook(
             lambda *_: nn.utils.clip_grad_norm_(learner.parameters(), settings.clip) and None
@@ -377,27 +245,3 @@ def _facts(settings: Settings, tasks: TaskDistribution) -> dict[str, Any]:
         "machine": {"threads": torch.get_num_threads(), "processor": platform.machine()},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a flag that is read between steps; the second one acts at once."""
-    flag: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, frame: Any) -> None:
-        if flag:
-            raise KeyboardInterrupt
-        flag.append(number)
-
-    try:
-        for number in before:
-            signal.signal(number, handle)
-    except ValueError:  # not in the main thread, where signals do not arrive
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(flag)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

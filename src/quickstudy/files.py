@@ -1,8 +1,11 @@
 """Files that are whole or not there."""
 
+import errno
 import os
-import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -11,16 +14,19 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: a full disk or a folder without permission; what was at ``path`` is unchanged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
+        advice = "free some space" if error.errno in _FULL else "check that the folder can be written to"
         raise OSError(
-            error.errno, f"could not write {path} ({error.strerror}); what was there before is unchanged: free some space"
+            error.errno, f"could not write {path} ({error.strerror}); what was there before is unchanged: {advice}"
         ) from error
+    finally:
+        with suppress(OSError):  # nothing is left after the renaming
+            temporary.unlink()

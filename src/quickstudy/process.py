@@ -1,8 +1,12 @@
-"""Settings of the whole process: the command makes them, the library never does."""
+"""What concerns the whole process: the command sets it, the library never does."""
 
 import ctypes
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -28,4 +32,29 @@ def use_threads(threads: int) -> None:
     """Let torch use that many threads; 0 takes every processor this process may run on."""
     if threads < 0:
         raise ValueError(f"threads={threads}; required is at least 1, or 0 for all processors")
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads or own)
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM) into a flag that is read between steps; the second one acts at once."""
+    flag: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: Any) -> None:
+        if flag:
+            raise KeyboardInterrupt
+        flag.append(number)
+
+    try:
+        for number in before:
+            signal.signal(number, handle)
+    except ValueError:  # not in the main thread, where signals do not arrive
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(flag)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

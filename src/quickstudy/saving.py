@@ -3,7 +3,6 @@
 import inspect
 import json
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
-from quickstudy.backbones import BACKBONES
+from quickstudy.backbones import BACKBONES, WithLinear
 from quickstudy.files import write_atomically
 from quickstudy.learner import Learner
 from quickstudy.learners import LEARNERS, Classifier
 
 FORMAT = 1
 _KNOWN: dict[str, type[nn.Module]] = {
-    cls.__name__: cls for cls in (*LEARNERS.values(), *BACKBONES.values(), Classifier)
+    cls.__name__: cls for cls in (*LEARNERS.values(), *BACKBONES.values(), WithLinear, Classifier)
 }
 
 
@@ -59,11 +58,22 @@ def load(path: str | Path, **modules: nn.Module) -> Learner:
             f"{path} has format {header.get('format')!r}, and this version of quickstudy reads format {FORMAT}: "
             "install the version that wrote it, or a newer one"
         )
-    learner = _build(header["learner"], modules, path)
+    try:
+        learner = _build(header["learner"], modules, path)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise SavedFileError(
+            f"{path} does not describe a learner ({error!r}): use a copy that was not edited"
+        ) from error
     if not isinstance(learner, Learner):
         raise SavedFileError(f"{path} holds a {type(learner).__name__}, which is no learner")
+    if modules:
+        raise ValueError(f"{path} has no use for {', '.join(modules)}: it describes its networks itself, leave it out")
+    tensors = tensors_from_bytes(path.read_bytes())
+    kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    if len(kinds) == 1:
+        learner.to(kinds.pop())
     try:
-        learner.load_state_dict(tensors_from_bytes(path.read_bytes()))
+        learner.load_state_dict(tensors)
     except RuntimeError as error:
         raise SavedFileError(f"{path}: the weights do not fit the networks that were given: {error}") from error
     return learner.eval()
@@ -83,7 +93,10 @@ def read_header(path: Path, key: str) -> dict[str, Any]:
         tensors_from_bytes(content)
         (length,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + length])
-        return json.loads(header["__metadata__"][key])
+        described = json.loads(header["__metadata__"][key])
+        if not isinstance(described, dict):
+            raise ValueError(f"{key} is no object")
+        return described
     except (SafetensorError, ValueError, struct.error) as error:
         raise SavedFileError(f"{path} is cut or is no safetensors file: use a whole copy of it") from error
     except KeyError as error:
@@ -95,21 +108,27 @@ def _describe(module: nn.Module) -> dict[str, Any]:
     if _KNOWN.get(cls.__name__) is not cls:
         return {"own": cls.__name__}
     arguments = {}
-    for name in inspect.signature(cls.__init__).parameters:
-        if name != "self":
-            value = getattr(module, name)
-            arguments[name] = _describe(value) if isinstance(value, nn.Module) else value
+    for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        value = getattr(module, name)
+        if isinstance(value, nn.Module):
+            arguments[name] = _describe(value)
+        else:  # a dict among the arguments is a module, so one that is a value is wrapped
+            arguments[name] = {"value": value} if isinstance(value, dict) else value
     return {"class": cls.__name__, "arguments": arguments}
 
 
-def _build(description: dict[str, Any], modules: Mapping[str, nn.Module], path: Path, name: str = "learner") -> nn.Module:
+def _build(description: dict[str, Any], modules: dict[str, nn.Module], path: Path, name: str = "learner") -> Any:
+    if "value" in description:
+        return description["value"]
     if "own" in description:
         if name not in modules:
             raise SavedFileError(
                 f"{path} was saved with {description['own']}, a network of your own, as its {name}: build it and call "
                 f"load(path, {name}=...)"
             )
-        return modules[name]
+        return modules.pop(name)
     if description.get("class") not in _KNOWN:
         raise SavedFileError(f"{path} holds a {description.get('class')!r}, which this version of quickstudy lacks")
     arguments = {

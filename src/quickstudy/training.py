@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from quickstudy.backbones.norm import Standardize
 from quickstudy.episode import Episode, TaskDistribution, check_episode, task, to_device
@@ -50,8 +50,8 @@ def meta_train(
     """Draw a meta-batch, take the meta-gradient, take an outer step; yield after each.
 
     Logging, validation, checkpoints, learning-rate schedules and early stopping are ordinary code in the body of the
-    caller's ``for`` loop. Population statistics of normalisation layers are refreshed at steps 1, 10, 20, ... and at
-    the last one, by a forward pass over the queries of one task.
+    caller's ``for`` loop. Population statistics of normalisation layers are refreshed at steps 1, 10, 20, ..., by a
+    forward pass over the queries of one task.
 
     Args:
         learner: trained in place, in training mode.
@@ -64,9 +64,9 @@ def meta_train(
         start: outer steps already done, when training is resumed.
 
     Raises:
-        ValueError: no meta-batch, or episodes that ``check_episode`` refuses.
-        FloatingPointError: a meta-loss that is not finite; the message names the outer step, and the parameters are
-            those before it.
+        ValueError: no meta-batch, episodes that ``check_episode`` refuses, or a learner without anything to train.
+        FloatingPointError: a meta-loss or meta-gradient that is not finite; the message names the outer step, and the
+            parameters are those before it.
     """
     if meta_batch < 1 or steps < 0:
         raise ValueError(f"meta_batch={meta_batch}, steps={steps}; required are at least 1 and 0")
@@ -77,17 +77,28 @@ def meta_train(
         episodes = to_device(episodes, device_of(learner))
         loss = meta_loss(learner, episodes)
         value = float(loss.detach())
-        if not torch.isfinite(loss.detach()):
-            raise FloatingPointError(
-                f"the meta-loss is {value} at outer step {step}; required is a finite number: lower the learning rate "
-                "or inner_lr, or clip the gradient, and go on from the last checkpoint"
+        _require_finite([loss.detach()], f"the meta-loss is {value} at outer step {step}")
+        if not loss.requires_grad:
+            raise ValueError(
+                f"the meta-loss of {type(learner).__name__} depends on no parameter that can be trained: evaluate it "
+                "as it is, or look for a detach() on the way"
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        gradient = [p.grad for p in learner.parameters() if p.grad is not None]
+        _require_finite(gradient, f"the meta-gradient is NaN or infinite at outer step {step} (meta-loss {value:g})")
         optimizer.step()
-        if step == 1 or step % _STATISTICS_EVERY == 0 or step == steps:
+        if step == 1 or step % _STATISTICS_EVERY == 0:
             refresh_statistics(learner, task(episodes, 0))
         yield Step(step, value)
+
+
+def _require_finite(values: list[Tensor], what: str) -> None:
+    if values and not bool(torch.stack([torch.isfinite(value).all() for value in values]).all()):
+        raise FloatingPointError(
+            f"{what}; required is a finite number: lower the learning rate or inner_lr, or clip the gradient, and go "
+            "on from the last checkpoint"
+        )
 
 
 @torch.no_grad()
@@ -98,7 +109,12 @@ def refresh_statistics(learner: Learner, episode: Episode) -> None:
         return
     support, query = episode
     adapted = learner.adapt(support, query.x) if learner.transductive else learner.adapt(support)
-    hooks = [layer.register_forward_pre_hook(lambda layer, inputs: layer.observe(inputs[0])) for layer in layers]
+
+    def observe(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, Standardize)
+        layer.observe(inputs[0])
+
+    hooks = [layer.register_forward_pre_hook(observe) for layer in layers]
     try:
         learner.predict(adapted, query.x)
     finally:
@@ -107,7 +123,7 @@ def refresh_statistics(learner: Learner, episode: Episode) -> None:
 
 
 def save_checkpoint(
-    path: Path,
+    path: str | Path,
     learner: Learner,
     optimizer: torch.optim.Optimizer,
     *,
@@ -124,6 +140,7 @@ def save_checkpoint(
         notes: anything that JSON can hold, handed back by ``load_checkpoint``.
 
     Raises:
+        ValueError: notes or optimizer settings that JSON cannot hold.
         OSError: the file could not be written; what was at ``path`` is still there.
     """
     state = optimizer.state_dict()
@@ -142,8 +159,16 @@ def save_checkpoint(
         "scheduler": None if scheduler is None else _plain(scheduler.state_dict()),
         "notes": notes or {},
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, tensors_to_bytes(tensors, {"checkpoint": json.dumps(header)}))
+    # a copy of each tensor: safetensors refuses two names for one memory (tied parameters)
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        text = json.dumps(header)
+    except TypeError as error:
+        raise ValueError(
+            f"the notes or the state of {type(optimizer).__name__} hold what a checkpoint cannot ({error}): use plain "
+            "numbers, such as lr=0.001 and not a tensor"
+        ) from error
+    write_atomically(Path(path), tensors_to_bytes(tensors, {"checkpoint": text}))
 
 
 @dataclass(frozen=True)
@@ -155,7 +180,7 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    path: Path,
+    path: str | Path,
     learner: Learner,
     optimizer: torch.optim.Optimizer,
     *,
@@ -168,14 +193,15 @@ def load_checkpoint(
         ValueError: a file that is missing, cut or no checkpoint, or one of another learner, shape or optimizer (named);
             nothing is changed then.
     """
+    path = Path(path)
     header, tensors = read_header(path, "checkpoint"), tensors_from_bytes(path.read_bytes())
     own = learner.state_dict()
     saved = {name.removeprefix("learner/"): t for name, t in tensors.items() if name.startswith("learner/")}
-    wrong = sorted(set(own) ^ set(saved)) or sorted(n for n in own if own[n].shape != saved[n].shape)
+    wrong = sorted(set(own) ^ set(saved)) or sorted(n for n in own if _kind(own, n) != _kind(saved, n))
     if wrong:
-        shapes = f"{_shape(saved, wrong[0])} in the file, {_shape(own, wrong[0])} in the learner"
+        kinds = f"{_kind(saved, wrong[0])} in the file, {_kind(own, wrong[0])} in the learner"
         raise SavedFileError(
-            f"{path} is a checkpoint of another learner: {wrong[0]} is {shapes}; build the learner with the arguments "
+            f"{path} is a checkpoint of another learner: {wrong[0]} is {kinds}; build the learner with the arguments "
             "it was trained with (config.json beside the checkpoint), or start a new run"
         )
     if header["optimizer"]["class"] != type(optimizer).__name__:
@@ -188,26 +214,36 @@ def load_checkpoint(
         if name.startswith("optimizer/"):
             _, index, key = name.split("/", 2)
             state.setdefault(int(index), {})[key] = tensor
+    if (scheduler is None) != (header["scheduler"] is None):
+        there, given = ("no", "one") if header["scheduler"] is None else ("a", "none")
+        raise SavedFileError(
+            f"{path} was written with {there} scheduler, and {given} was given: resume with the same arguments"
+        )
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": header["optimizer"]["groups"]})
+    except ValueError as error:
+        raise SavedFileError(f"{path} was written with other parameters in the optimizer: {error}") from error
     learner.load_state_dict(saved)
-    optimizer.load_state_dict({"state": state, "param_groups": header["optimizer"]["groups"]})
     generator.set_state(tensors["generator"])
-    if scheduler is not None and header["scheduler"] is not None:
+    if scheduler is not None:
         scheduler.load_state_dict(header["scheduler"])
     return Checkpoint(header["step"], header["notes"])
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """A scheduler's state without what JSON cannot hold (functions, which its constructor is given again)."""
+    """A scheduler's state without what JSON cannot give back (functions, counters): its constructor makes that."""
 
     def keep(value: Any) -> bool:
         try:
-            json.dumps(value)
+            return json.loads(json.dumps(value)) == value
         except TypeError:
             return False
-        return True
 
-    return {name: value for name, value in state.items() if keep(value)}
+    chained = {"_schedulers": [_plain(s) for s in state["_schedulers"]]} if "_schedulers" in state else {}
+    return {name: value for name, value in (state | chained).items() if keep(value)}
 
 
-def _shape(tensors: dict[str, Tensor], name: str) -> str:
-    return str(tuple(tensors[name].shape)) if name in tensors else "missing"
+def _kind(tensors: dict[str, Tensor], name: str) -> str:
+    if name not in tensors:
+        return "missing"
+    return f"{tuple(tensors[name].shape)} {str(tensors[name].dtype).removeprefix('torch.')}"

@@ -5,7 +5,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quickstudy.backbones.norm import Affine, Standardize
+from quickstudy.backbones.norm import Affine, GroupStandardize, Standardize
 
 Norm = Literal["population", "batch", "group"]
 
@@ -25,7 +25,7 @@ class ConvBlock(nn.Module):
         self.stride = 1 if pool else 2
         self.weight = nn.Parameter(nn.init.xavier_uniform_(nn.Conv2d(in_channels, width, 3).weight.detach()))
         self.normalise = (
-            nn.GroupNorm(8, width, affine=False) if norm == "group" else Standardize(width, statistics=norm)
+            GroupStandardize(width) if norm == "group" else Standardize(width, statistics=norm)
         )
         self.affine = Affine(width)
 
@@ -64,8 +64,6 @@ class Conv4(nn.Module):
         super().__init__()
         if norm not in ("population", "batch", "group") or pool not in ("max", "stride"):
             raise ValueError(f"norm={norm!r}, pool={pool!r}: norm is population, batch or group; pool is max or stride")
-        if norm == "group" and width % 8:
-            raise ValueError(f"norm='group' with width={width}: the width must be a multiple of 8")
         if pool == "max" and image_size < 16:
             raise ValueError(
                 f"images of {image_size}×{image_size} leave nothing after four poolings; required are 16×16 or more: "

@@ -1,6 +1,7 @@
 """A multilayer perceptron: the network of the sinusoid task (Finn et al. 2017) and of tables."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -19,10 +20,28 @@ class MLP(nn.Module):
         self.in_features, self.hidden, self.out_features = in_features, tuple(hidden), out_features
         sizes = (in_features, *self.hidden, out_features)
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for fan_in, fan_out in pairwise(sizes):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, *input) → (n, out_features)."""
         return self.layers(x.flatten(1))
+
+
+class WithLinear(nn.Module):
+    """A backbone with a linear layer on top: a network that predicts by itself.
+
+    Args:
+        backbone: (n, *input) → (n, backbone.out_features).
+        out_features: classes, or targets.
+    """
+
+    def __init__(self, backbone: nn.Module, out_features: int):
+        super().__init__()
+        self.backbone, self.out_features = backbone, out_features
+        self.linear = nn.Linear(int(backbone.out_features), out_features)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, *input) → (n, out_features)."""
+        return self.linear(self.backbone(x))

@@ -1,9 +1,9 @@
 """Normalisation for networks that meet one small task at a time.
 
 Stock batch norm writes running statistics to itself in its forward pass: adapting would change the learner, and
-``torch.func`` refuses it. Here the forward pass only reads; ``meta_train`` moves the population statistics between outer
-steps. The affine map is a layer of its own, because the fused operator with adapted affine parameters has silently wrong
-second derivatives under ``vmap``, and because a block can then pool in between.
+``torch.func`` refuses it. Here the forward pass only reads; ``meta_train`` moves the population statistics between
+outer steps. The affine map is a layer of its own, because the fused operator with adapted affine parameters has
+silently wrong second derivatives under ``vmap``, and because a block can then pool in between.
 """
 
 from typing import Literal
@@ -48,12 +48,32 @@ class Standardize(nn.Module):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Move the population statistics towards those of ``x`` (n, channels, *space), by 1/k at the k-th call, 0.1 later."""
+        """Move the population statistics towards those of ``x`` (n, channels, *space): by 1/k, at least 0.1."""
         var, mean = torch.var_mean(x.transpose(0, 1).flatten(1), dim=1)
         self.updates += 1
         weight = max(0.1, 1 / int(self.updates))
         self.mean.lerp_(mean, weight)
         self.var.lerp_(var, weight)
+
+
+class GroupStandardize(nn.Module):
+    """Standardise each example over groups of channels (Wu & He 2018, arXiv:1803.08494); needs no statistics.
+
+    Args:
+        channels: size of axis 1, a multiple of ``groups``.
+        groups: how many.
+    """
+
+    def __init__(self, channels: int, groups: int = 8):
+        super().__init__()
+        if channels % groups:
+            raise ValueError(f"{channels} channels in {groups} groups; required is a multiple of {groups}")
+        self.channels, self.groups = channels, groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, *space) → the same shape."""
+        # three axes: on four, the operator asks for the memory format, which vmap cannot answer
+        return F.group_norm(x.flatten(2), self.groups).view(x.shape)
 
 
 class Affine(nn.Module):

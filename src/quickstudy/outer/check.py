@@ -42,9 +42,10 @@ def check_meta_gradient(
     """Check that the meta-gradient is the derivative of the meta-loss, in float64 along random directions.
 
     The computed value is ⟨∇_θ L, v⟩ by backpropagation; the measured one is a fourth-order central difference,
-    (8[L(θ+εv) − L(θ−εv)] − [L(θ+2εv) − L(θ−2εv)]) / 12ε. Where a kink (ReLU, max-pool) lies between the points, a large ε
-    measures wrongly; where there is none, a small ε measures coarsely. So several are tried, and the value closest to the
-    computed one counts: a wrong gradient is close at none of them. A first-order method fails this check, as it should.
+    (8[L(θ+εv) − L(θ−εv)] − [L(θ+2εv) − L(θ−2εv)]) / 12ε. Where a kink (ReLU, max-pool) lies between the points, a
+    large ε measures wrongly; where there is none, a small ε measures coarsely. So several are tried, and the value
+    closest to the computed one counts: a wrong gradient is close at none of them. A first-order method fails this
+    check, as it should.
 
     Args:
         learner: any learner; a float64 copy of it is checked, in the same mode (training or evaluation).

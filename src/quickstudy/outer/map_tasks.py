@@ -1,6 +1,7 @@
 """Apply a function to every task of a meta-batch."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 import torch
@@ -19,11 +20,16 @@ def map_tasks(f: Callable[[Episode], Tensor], episodes: Episode, *, strategy: St
         episodes: a meta-batch, leading axis n.
         strategy: "loop", one task after the other: serves everything. "vmap": all tasks in one pass, several times
             faster for small networks. Both give the same numbers. "auto": vmap for tasks whose examples are vectors or
-            that live on an accelerator; loop for images on a CPU, where grouped convolutions are slower.
+            that live on an accelerator; loop for images on a CPU, where grouped convolutions are slower, and where
+            vmap refuses ``f`` (recurrent layers, control flow that depends on data): ask for "loop" there, and the
+            attempt is saved.
     """
     if strategy == "auto":
         x = episodes.support.x
-        strategy = "loop" if x.ndim > 3 and x.device.type == "cpu" else "vmap"
+        if x.ndim <= 3 or x.device.type != "cpu":
+            with suppress(RuntimeError):  # what is wrong with ``f`` itself is raised again by the loop
+                return map_tasks(f, episodes, strategy="vmap")
+        strategy = "loop"
     if strategy == "vmap":
         return torch.func.vmap(f, randomness="different")(episodes)
     if strategy == "loop":

@@ -15,5 +15,17 @@ def task_loss(learner: Learner, episode: Episode) -> Tensor:
 
 
 def unrolled(learner: Learner, episodes: Episode, *, strategy: Strategy = "auto") -> Tensor:
-    """The mean task loss of a meta-batch; its gradient is the meta-gradient as exact as the learner makes it."""
+    """The mean task loss of a meta-batch; its gradient is the meta-gradient as exact as the learner makes it.
+
+    Args:
+        learner: any learner.
+        episodes: a meta-batch.
+        strategy: as for ``map_tasks``; "auto" takes the loop for layers that write running statistics as they run.
+    """
+    if strategy == "auto" and learner.training and _writes_statistics(learner):
+        strategy = "loop"
     return map_tasks(lambda episode: task_loss(learner, episode), episodes, strategy=strategy).mean()
+
+
+def _writes_statistics(learner: Learner) -> bool:
+    return any(getattr(module, "track_running_stats", False) for module in learner.modules())

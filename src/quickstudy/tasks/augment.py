@@ -30,6 +30,13 @@ class RandomAffine:
         angle = u[0] * self.degrees * torch.pi / 180
         cos, sin = angle.cos(), angle.sin()
         sx, sy, k = 1 + u[1] * self.scale, 1 + u[2] * self.scale, u[3] * self.shear
-        rows = (cos * sx, sx * (k * cos - sin), 2 * u[4] * self.shift, sin * sy, sy * (k * sin + cos), 2 * u[5] * self.shift)
+        rows = (
+            cos * sx,
+            sx * (k * cos - sin),
+            2 * u[4] * self.shift,
+            sin * sy,
+            sy * (k * sin + cos),
+            2 * u[5] * self.shift,
+        )
         grid = F.affine_grid(torch.stack(rows, 1).view(m, 2, 3), list(x.shape), align_corners=False)
         return F.grid_sample(x, grid.to(x.dtype), align_corners=False)

@@ -57,10 +57,12 @@ class ClassTasks:
         values = torch.as_tensor(x)
         names, label = np.unique(np.asarray(y), return_inverse=True)
         if len(values) != len(label) or (groups is not None and len(groups) != len(label)):
-            given = f"{len(values)} examples, {len(label)} labels" + ("" if groups is None else f", {len(groups)} groups")
-            raise ValueError(f"{given}; required is one label (and one group) for each example")
+            more = "" if groups is None else f", {len(groups)} groups"
+            raise ValueError(
+                f"{len(values)} examples, {len(label)} labels{more}; required is one label (and group) for each"
+            )
         if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-            bad = int((~torch.isfinite(values)).flatten(1).any(1).sum())
+            bad = int((~torch.isfinite(values)).reshape(len(values), -1).any(1).sum())
             raise ValueError(f"{bad} of {len(values)} examples hold NaN or infinite values: clean or impute them first")
         order = np.argsort(label, kind="stable")
         self.x = values[torch.from_numpy(order)]
@@ -96,7 +98,7 @@ class ClassTasks:
         """The tasks over some of the classes, or over the classes of some groups."""
         if (classes is None) == (groups is None):
             raise ValueError("only() takes either classes or groups")
-        chosen = list(groups if classes is None else classes)
+        chosen = list(classes if classes is not None else groups or ())
         there = self._keys("class" if groups is None else "group")
         missing = [name for name in chosen if name not in set(there)]
         if missing:
@@ -135,8 +137,11 @@ class ClassTasks:
                         f"{by} {member!r} is in both {owner[member]!r} and {name!r}; parts must not overlap: "
                         "leave it in one of them"
                     )
-        if sum(fractions.values()) > 1 + 1e-9:
-            raise ValueError(f"the fractions add up to {sum(fractions.values()):g}; required is at most 1")
+        if sum(fractions.values()) > 1 + 1e-9 or any(fraction < 0 for fraction in fractions.values()):
+            raise ValueError(
+                f"the fractions {fractions} add up to {sum(fractions.values()):g}; required are fractions of at least "
+                "0 that add up to at most 1"
+            )
         if fractions and generator is None:
             raise ValueError("parts given as fractions are drawn at random: pass generator=torch.Generator()")
         free = [key for key in distinct if key not in owner]
@@ -236,7 +241,7 @@ class ClassTasks:
     def _check(self, part: str | None = None) -> None:
         where = "" if part is None else f"part {part!r}: "
         if not 2 <= self.way[0] <= self.way[1]:
-            raise ValueError(f"way={self.way}; required are at least 2 classes: with fewer there is nothing to tell apart")
+            raise ValueError(f"way={self.way}; required are at least 2 classes: fewer leave nothing to tell apart")
         if not 1 <= self.shot[0] <= self.shot[1] or self.queries < 1:
             raise ValueError(f"shot={self.shot}, queries={self.queries}; required is at least 1 of each")
         if len(self.classes) < self.way[1]:
@@ -255,7 +260,7 @@ class ClassTasks:
 
 
 def _range(value: Range) -> tuple[int, int]:
-    lowest, highest = (value, value) if isinstance(value, int) else value
+    lowest, highest = value if isinstance(value, (tuple, list)) else (value, value)
     return int(lowest), int(highest)
 
 

@@ -49,7 +49,7 @@ def named_data(
         return glyphs.split(glyphs.load(), part)
     split = split or "vinyals"
     turned = split == "vinyals" if rotations is None else rotations
-    return omniglot.split(omniglot.load(root, rotations=turned), split, part, root=root)
+    return omniglot.split(omniglot.load(root, rotations=turned), split, part, root=root)  # pyright: ignore[reportArgumentType]
 
 
 def class_tasks(data: ClassData, **settings: Any) -> ClassTasks:

@@ -1,0 +1,74 @@
+"""What a person sees at the terminal: progress on standard error, results on standard output."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from quickstudy import experiment
+from quickstudy.evaluation import Comparison, Score
+from quickstudy.runs import RunFolder, Settings
+
+err = Console(stderr=True)
+out = Console()
+
+
+def train_with_bar(settings: Settings, path: Path, **options: Any) -> RunFolder:
+    """``experiment.train`` with bar, rate and time left; ``options`` are its keyword arguments."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns, console=err, refresh_per_second=4) as bar:
+        item = bar.add_task(settings.learner, total=settings.steps, rate="", state="")
+        first: list[int] = []
+
+        def on_step(at: experiment.Progress) -> None:
+            if not first:
+                first.append(at.step - 1)
+                bar.reset(item, completed=first[0])
+            seconds = bar.tasks[item].elapsed or 0
+            state = f"loss {at.loss:.3f}" + ("" if at.best is None else f" best {at.best:.3f}")
+            rate = f"{(at.step - first[0]) / seconds:.1f}/s" if seconds > 0 else ""
+            bar.update(item, completed=at.step, rate=rate, state=state)
+
+        return experiment.train(settings, path, on_step=on_step, **options)
+
+
+def print_scores(scores: dict[str, Score]) -> None:
+    """One table, a row per learner; accuracies in per cent."""
+    table = Table("learner", "score ± ci95", "tasks", "episodes", "", "seconds")
+    for name, score in scores.items():
+        mode = "transductive" if score.transductive else "inductive"
+        cells = (score_in_words(score), score.protocol, str(score.episodes), mode, f"{score.seconds:.1f}")
+        table.add_row(name, *cells)
+    out.print(table)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The table of scores, then the difference of each pair."""
+    print_scores(comparison.scores)
+    unit = 1 if any(s.metric != "accuracy" for s in comparison.scores.values()) else 100
+    for (a, b), (mean, ci95) in comparison.differences.items():
+        word = "points" if unit == 100 else ""
+        out.print(f"{a} − {b}: {unit * mean:+.2f} ± {unit * ci95:.2f} {word}", highlight=False)
+
+
+def score_in_words(score: Score) -> str:
+    """ "98.60 ± 0.19 %" for an accuracy, the bare numbers for another metric."""
+    if score.metric == "accuracy":
+        return f"{100 * score.mean:.2f} ± {100 * score.ci95:.2f} %"
+    return f"{score.mean:.4f} ± {score.ci95:.4f} {score.metric}"
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One object on standard output."""
+    sys.stdout.write(json.dumps(value) + "\n")

@@ -1,0 +1,84 @@
+"""The main job in a few minutes: learn to learn characters from one example, and be judged on scripts never seen."""
+
+import time
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from quickstudy import report
+from quickstudy.console import err, out, score_in_words, train_with_bar
+from quickstudy.evaluation import Comparison, compare
+from quickstudy.learner import Learner
+from quickstudy.learners import NearestNeighbour
+from quickstudy.runs import RunFolder, Settings
+from quickstudy.saving import load
+
+_COMMON = {"tasks": "glyphs", "augment": True, "validation_way": 20, "validation_episodes": 50}
+RUNS = {
+    "protonet": Settings(learner="protonet", way=30, queries=4, steps=700, lr=2e-3, validate_every=175, **_COMMON),
+    "maml": Settings(
+        learner="maml",
+        pool="stride",
+        norm="batch",
+        way=20,
+        queries=4,
+        steps=700,
+        lr=2e-3,
+        inner_lr=0.4,
+        validate_every=175,
+        **_COMMON,
+    ),
+    "linear_probe": Settings(
+        learner="linear_probe", way=10, queries=12, steps=700, lr=2e-3, validate_every=175, **_COMMON
+    ),
+}
+"""What the demo trains; each is also a ``quickstudy train`` command."""
+
+WAYS = (5, 20)
+
+
+def run(path: Path, *, episodes: int = 200, overwrite: bool = False) -> dict[str, Comparison]:
+    """Train, compare on the meta-test scripts, print one table, write the report.
+
+    Args:
+        path: the folder of the demo; each learner gets a run folder in it.
+        episodes: test episodes per protocol.
+        overwrite: replace an earlier demo.
+    """
+    err.print("built-in glyphs: meta-training on Latin, Cyrillic, symbols, ...; judged on scripts never seen")
+    with err.status("rendering the glyphs (once)"):
+        settings = RUNS["protonet"]
+        test = {way: settings.part("test", way=way, shot=1, queries=15) for way in WAYS}
+    seconds, learners = {}, {}
+    folders = {name: RunFolder(path / name) for name in RUNS}
+    for name, settings in RUNS.items():
+        start = time.perf_counter()
+        train_with_bar(settings, folders[name].path, overwrite=overwrite)
+        seconds[name] = time.perf_counter() - start
+        learners[name] = load(folders[name].learner)
+    learners: dict[str, Learner] = {**learners, "nearest_neighbour": NearestNeighbour()}
+    comparisons = {}
+    for way in WAYS:
+        with err.status(f"judging on unseen scripts, {way}-way 1-shot"):
+            generator = torch.Generator().manual_seed(0)
+            comparisons[f"{way}-way 1-shot"] = compare(learners, test[way], episodes=episodes, generator=generator)
+    _print(comparisons, seconds)
+    with err.status("writing the report"):
+        rivals = {name: learner for name, learner in learners.items() if name != "protonet"}
+        report.write(folders["protonet"], rivals=rivals, comparisons=comparisons)
+        folders["protonet"].report.replace(path / "report.html")
+    out.print(f"report: {path / 'report.html'}   runs: {', '.join(str(f.path) for f in folders.values())}")
+    return comparisons
+
+
+def _print(comparisons: dict[str, Comparison], seconds: dict[str, float]) -> None:
+    protocols = [f"{name}, unseen scripts" for name in comparisons]
+    table = Table("learner", *protocols, "normalisation", "training s", "judging s")
+    first = next(iter(comparisons.values()))
+    for name, score in first.scores.items():
+        scores = [comparison.scores[name] for comparison in comparisons.values()]
+        mode = "transductive" if score.transductive else "inductive"
+        trained = f"{seconds[name]:.0f}" if name in seconds else "–"
+        table.add_row(name, *map(score_in_words, scores), mode, trained, f"{sum(s.seconds for s in scores):.0f}")
+    out.print(table)

@@ -1,0 +1,154 @@
+"""One folder per training run: its settings and its files."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quickstudy.episode import TaskDistribution
+from quickstudy.files import write_atomically
+from quickstudy.tasks import named_tasks
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every argument of a run, as config.json holds it.
+
+    Args:
+        learner: a name in ``LEARNERS``.
+        tasks, split, root, rotations: the task distribution, see ``named_tasks``.
+        train_part: the part that is meta-trained on; "trainval" or "background" leave nothing to validate on.
+        way, shot, queries: of the meta-training episodes.
+        within_group: classes of a task share a group.
+        augment: random affine changes of meta-training images.
+        backbone, width, norm, pool: the network; ``width`` is channels for conv4 and units per hidden layer for mlp.
+        head, inner_lr, inner_steps, first_order: of MAML.
+        strategy: how tasks of a meta-batch are run.
+        steps, meta_batch: outer steps and tasks per step.
+        optimizer, lr, weight_decay, schedule, clip: the outer optimizer; ``clip`` bounds the gradient's norm, 0 is off.
+        validate_every: outer steps between meta-validations, 0 for none.
+        validation_episodes, validation_way, validation_shot: their size; 0 takes the training value.
+        seed: of the initial weights and of all tasks.
+    """
+
+    learner: str = "protonet"
+    tasks: str = "glyphs"
+    split: str | None = None
+    root: str | None = None
+    rotations: bool | None = None
+    train_part: str = "train"
+    way: int = 5
+    shot: int = 1
+    queries: int = 15
+    within_group: bool = False
+    augment: bool = False
+    backbone: str = "conv4"
+    width: int = 64
+    norm: str = "population"
+    pool: str = "max"
+    head: str = "shared"
+    inner_lr: float = 0.1
+    inner_steps: int = 1
+    first_order: bool = False
+    strategy: str = "auto"
+    steps: int = 2000
+    meta_batch: int = 1
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    clip: float = 0.0
+    validate_every: int = 500
+    validation_episodes: int = 200
+    validation_way: int = 0
+    validation_shot: int = 0
+    seed: int = 0
+
+    def part(self, part: str, **changes: Any) -> TaskDistribution:
+        """The tasks of one part, in the training shape unless changed."""
+        settings = {"way": self.way, "shot": self.shot, "queries": self.queries, "within_group": self.within_group}
+        return named_tasks(
+            self.tasks,
+            part,
+            split=self.split,
+            root=None if self.root is None else Path(self.root),
+            rotations=self.rotations,
+            **{**settings, **changes},
+        )
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.learner = self.path / "learner.safetensors"
+        self.report = self.path / "report.html"
+
+    def start(self, settings: Settings, *, overwrite: bool, facts: dict[str, Any]) -> None:
+        """Begin a run in an empty folder.
+
+        Raises:
+            ValueError: the folder already holds a run, and ``overwrite`` was not asked for.
+        """
+        if self.config.exists():
+            if not overwrite:
+                raise ValueError(
+                    f"{self.path} already holds a run; go on with it (--resume), replace it (--overwrite), or choose "
+                    "another folder"
+                )
+            for path in (self.config, self.metrics, self.checkpoint, self.learner, self.report):
+                path.unlink(missing_ok=True)
+        config = {"settings": dataclasses.asdict(settings), **facts}
+        write_atomically(self.config, (json.dumps(config, indent=2) + "\n").encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """config.json as it was written.
+
+        Raises:
+            ValueError: no run here, or a config.json that is no JSON.
+        """
+        try:
+            return json.loads(self.config.read_text())
+        except FileNotFoundError as error:
+            raise ValueError(f"{self.path} holds no run (there is no config.json): check the path") from error
+        except ValueError as error:
+            raise ValueError(f"{self.config} is not readable as JSON ({error}): restore it, or start again") from error
+
+    def settings(self) -> Settings:
+        """The settings of the run."""
+        try:
+            return Settings(**self.read_config()["settings"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.config} does not hold the settings of a run ({error}): restore it, or start again"
+            ) from error
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line that was cut off is left out."""
+        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
+        records = []
+        for line in lines:
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def record(self, **values: Any) -> None:
+        """Add one line to metrics.jsonl."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the records that a resumed run will write again."""
+        kept = [json.dumps(r) + "\n" for r in self.records() if r["step"] <= step]
+        write_atomically(self.metrics, "".join(kept).encode())

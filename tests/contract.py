@@ -1,0 +1,80 @@
+"""What every learner promises; ``test_contract.py`` holds each of them to it.
+
+A new learner joins by one line in ``CASES``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+import quickstudy as q
+from quickstudy.episode import task
+
+
+@dataclass(frozen=True)
+class Case:
+    """A learner, and the tasks it is tested on.
+
+    Args:
+        build: makes it, with weights drawn from the global generator that the test has seeded.
+        regression: tested on sinusoids.
+        images: tested on 16×16 images, otherwise on vectors of 6 numbers.
+        trains: whether it has parameters.
+        exact: whether its meta-gradient is the derivative of its meta-loss.
+        any_way: whether it serves any number of classes.
+    """
+
+    build: Callable[[], q.Learner]
+    regression: bool = False
+    images: bool = False
+    trains: bool = True
+    exact: bool = True
+    any_way: bool = True
+
+
+def smooth() -> nn.Module:
+    """A small network without kinks, so that finite differences are sharp."""
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 5))
+
+
+def conv(**arguments) -> q.Conv4:
+    return q.Conv4(width=8, image_size=16, **arguments)
+
+
+CASES: dict[str, Case] = {
+    "nearest_neighbour": Case(q.NearestNeighbour, trains=False),
+    "protonet": Case(lambda: q.ProtoNet(smooth())),
+    "protonet, conv4": Case(lambda: q.ProtoNet(conv()), images=True),
+    "protonet, conv4 group": Case(lambda: q.ProtoNet(conv(norm="group")), images=True),
+    "linear_probe": Case(lambda: q.LinearProbe(smooth(), steps=5)),
+    "maml, shared": Case(lambda: q.MAML(smooth(), inner_lr=0.3, inner_steps=3)),
+    "maml, prototypes": Case(lambda: q.MAML(smooth(), head="prototypes", inner_lr=0.1, inner_steps=2)),
+    "maml, first order": Case(lambda: q.MAML(smooth(), inner_lr=0.3, inner_steps=2, first_order=True), exact=False),
+    "maml, own output": Case(lambda: q.MAML(smooth(), head=None, inner_lr=0.1), any_way=False),
+    "maml, conv4": Case(lambda: q.MAML(conv(pool="stride"), inner_lr=0.1, inner_steps=2), images=True),
+    "maml, conv4 batch": Case(lambda: q.MAML(conv(norm="batch"), inner_lr=0.1, inner_steps=2), images=True),
+    "maml, sinusoid": Case(
+        lambda: q.MAML(
+            nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)), head=None, inner_lr=0.05, inner_steps=3
+        ),
+        regression=True,
+    ),
+}
+
+
+def episodes(case: Case, n: int = 2, *, way: int = 5, shot: int = 2, seed: int = 0) -> q.Episode:
+    """A small meta-batch of float64 tasks that suit the case."""
+    generator = torch.Generator().manual_seed(seed)
+    if case.regression:
+        return q.Sinusoid(shot=shot * way, queries=6).sample(n, generator=generator)
+    shape = (1, 16, 16) if case.images else (6,)
+    x = torch.randn(90, *shape, generator=generator, dtype=torch.float64)
+    tasks = q.ClassTasks(x, [i // 9 for i in range(90)], way=way, shot=shot, queries=3)
+    return tasks.sample(n, generator=generator)
+
+
+def one(case: Case, **arguments) -> q.Episode:
+    """A single task."""
+    return task(episodes(case, 1, **arguments), 0)

@@ -1,0 +1,263 @@
+"""The command: what it prints, where, and with which exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import quickstudy as q
+from quickstudy.cli import app, open_learner, tasks_for
+from quickstudy.data import glyphs
+from quickstudy.runs import RunFolder
+from tests.small_glyphs import small_glyphs
+
+SINUSOID = [
+    "--tasks", "sinusoid", "--learner", "maml", "--width", "8", "--shot", "5", "--queries", "5", "--inner-lr", "0.01",
+    "--validation-episodes", "5", "--no-report", "--threads", "1",
+]  # fmt: skip
+SCORE = {"ci95", "episodes", "way", "shot", "queries", "transductive", "seed"}
+SMALL = ["--way", "3", "--queries", "3", "--episodes", "4", "--threads", "1"]
+
+
+@pytest.fixture(autouse=True)
+def _small_glyphs(monkeypatch):
+    monkeypatch.setattr(glyphs, "load", small_glyphs)
+
+
+def call(*arguments: object):
+    """The command within this process; an error is raised, as the entry point would catch it."""
+    return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=True)
+
+
+def printed(*arguments: object) -> dict:
+    """The one JSON object on standard output."""
+    done = call(*arguments)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("\n") == 1
+    return json.loads(done.stdout)
+
+
+def command(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own."""
+    return subprocess.run(started(*arguments), capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def started(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from quickstudy.cli import main; main()", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """A trained ProtoNet, a MAML with batch statistics and a sinusoid run, each in its folder."""
+    root = tmp_path_factory.mktemp("runs")
+    few = ["--way", 3, "--queries", 3, "--steps", 2, "--width", 8, "--no-report", "--threads", 1]
+    few += ["--validation-episodes", 2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(glyphs, "load", small_glyphs)
+        assert call("train", "--out", root / "protonet", *few).exit_code == 0
+        maml = ["--learner", "maml", "--norm", "batch", "--pool", "stride"]
+        assert call("train", "--out", root / "maml", *maml, *few).exit_code == 0
+        assert call("train", "--out", root / "sinusoid", *SINUSOID, "--steps", 2).exit_code == 0
+    return root
+
+
+def test_train_leaves_a_run(runs):
+    folder = RunFolder(runs / "protonet")
+    assert folder.settings().way == 3
+    assert folder.settings().backbone == "conv4"
+    assert RunFolder(runs / "sinusoid").settings().backbone == "mlp"
+    assert isinstance(q.load(folder.learner), q.ProtoNet)
+    assert not folder.report.exists()
+
+
+def test_train_says_where_the_learner_is(tmp_path):
+    done = call("train", "--out", tmp_path / "run", *SINUSOID, "--steps", 2)
+    assert done.stdout == ""
+    assert "learner.safetensors" in done.stderr
+
+
+def test_evaluate_prints_one_json_object_with_the_whole_protocol(runs):
+    found = printed("evaluate", runs / "protonet", "--json", "--seed", 7, *SMALL)
+    assert found.keys() >= SCORE | {"accuracy"}
+    assert 0 <= found["accuracy"] <= 1
+    wanted = {"episodes": 4, "way": 3, "shot": 1, "queries": 3, "transductive": False, "seed": 7}
+    assert {name: found[name] for name in wanted} == wanted
+    assert printed("evaluate", runs / "maml", "--json", *SMALL)["transductive"] is True
+
+
+def test_evaluate_says_what_the_library_says(runs):
+    found = printed("evaluate", runs / "protonet" / "learner.safetensors", "--tasks", "glyphs", "--json", *SMALL)
+    tasks = q.named_tasks("glyphs", "test", way=3, queries=3)
+    score = q.evaluate(
+        q.load(runs / "protonet" / "learner.safetensors"), tasks, episodes=4, generator=torch.Generator().manual_seed(0)
+    )
+    assert (found["accuracy"], found["ci95"]) == (score.mean, score.ci95)
+
+
+def test_evaluate_of_numbers_and_of_the_baseline(runs):
+    found = printed("evaluate", runs / "sinusoid", "--json", "--episodes", 3, "--shot", 5)
+    assert found["mean_squared_error"] >= 0
+    assert found["shot"] == 5
+    assert printed("evaluate", "nearest_neighbour", "--tasks", "glyphs", "--json", *SMALL)["accuracy"] > 0.5
+
+
+def test_evaluate_prints_a_table_for_people(runs):
+    done = call("evaluate", runs / "protonet", *SMALL)
+    assert done.exit_code == 0
+    assert "%" in done.stdout
+    assert "inductive" in done.stdout
+
+
+def test_one_episode_is_still_json(runs):
+    assert printed("evaluate", runs / "protonet", "--json", *SMALL[:4], "--episodes", 1)["ci95"] is None
+
+
+def test_compare_prints_scores_and_paired_differences(runs):
+    names = [str(runs / "protonet"), str(runs / "maml"), "nearest_neighbour"]
+    found = printed("compare", *names, "--json", *SMALL)
+    assert list(found["scores"]) == names
+    assert all(score.keys() >= SCORE | {"accuracy"} for score in found["scores"].values())
+    a, b = found["scores"][names[0]]["accuracy"], found["scores"][names[2]]["accuracy"]
+    difference = next(d for d in found["differences"] if (d["a"], d["b"]) == (names[0], names[2]))
+    assert difference["mean"] == pytest.approx(a - b)
+    alone = printed("evaluate", names[0], "--json", *SMALL)
+    assert alone["accuracy"] == a
+    assert call("compare", *names, *SMALL).exit_code == 0
+
+
+def test_evaluate_on_fixed_trials(runs, tmp_path):
+    random = np.random.default_rng(0)
+    for trial, way in (("run1", 2), ("run2", 3)):
+        for k in range(way):
+            pattern = random.integers(0, 2, (7, 7)).repeat(4, 0).repeat(4, 1)
+            for part, shots in (("support", 1 + k), ("query", 2)):
+                folder = tmp_path / trial / part / f"class{k}"
+                folder.mkdir(parents=True)
+                for i in range(shots):
+                    Image.fromarray((pattern * 255).astype(np.uint8)).save(folder / f"{i}.png")
+    found = printed("evaluate", "nearest_neighbour", "--trials", tmp_path, "--json")
+    assert found["accuracy"] == 1.0
+    assert (found["episodes"], found["way"], found["shot"], found["queries"]) == (2, [2, 3], [1, 3], 2)
+    assert printed("evaluate", runs / "protonet", "--trials", tmp_path, "--json")["episodes"] == 2
+
+
+def test_learners_and_data_are_listed():
+    found = printed("learners", "--json")
+    assert list(found) == list(q.LEARNERS)
+    assert all(line.strip() for line in found.values())
+    assert "protonet" in call("learners").stdout
+    found = printed("data", "glyphs", "--json")
+    assert found["data"] == "glyphs"
+    assert {p["part"]: (p["classes"], p["groups"], p["examples"]) for p in found["parts"]} == {
+        "train": (8, 2, 64),
+        "validation": (8, 2, 64),
+        "test": (8, 2, 64),
+    }
+    assert "64" in call("data", "glyphs").stdout
+
+
+def test_version_and_help():
+    assert call("--version").stdout.strip() == q.__version__
+    for name in ("train", "evaluate", "compare", "report", "demo", "data", "learners"):
+        assert call(name, "--help").exit_code == 0
+
+
+def test_tasks_are_taken_from_the_run_unless_they_are_given(runs):
+    shape = {"way": 3, "shot": 1, "queries": 2, "within_group": False}
+    assert tasks_for([str(runs / "sinusoid")], None, None, None, None, "test", shape) == q.Sinusoid(1, 2)
+    given = tasks_for([str(runs / "sinusoid")], "glyphs", None, None, None, "test", shape)
+    assert isinstance(given, q.ClassTasks)
+    assert given.way == (3, 3)
+
+
+def test_resume_takes_the_settings_of_the_run_and_refuses_others(tmp_path):
+    folder = tmp_path / "run"
+    assert call("train", "--out", folder, *SINUSOID, "--steps", 2).exit_code == 0
+    assert call("train", "--out", folder, "--resume", "--no-report", "--threads", 1).exit_code == 0
+    refused = call("train", "--out", folder, "--resume", "--steps", 5, "--no-report")
+    assert "steps=2 there, 5 now" in str(refused.exception)
+    assert call("train", "--out", folder, *SINUSOID, "--steps", 3, "--overwrite").exit_code == 0
+    assert RunFolder(folder).settings().steps == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "nowhere", "--tasks", "glyphs"], "nowhere does not exist; required is a run folder"),
+        (["evaluate", "protonet", "--tasks", "glyphs"], "train one first: quickstudy train --learner protonet"),
+        (["evaluate", "nearest_neighbour"], "no tasks were given.*add --tasks omniglot"),
+        (["evaluate", "nearest_neighbour", "--tasks", "glyphs", "--part", "exam"], "'exam'.*'validation'"),
+        (["evaluate", "nearest_neighbour", "--tasks", "glyphs", "--split", "vinyals"], "'vinyals'.*choose 'scripts'"),
+        (["evaluate", "nearest_neighbour", "--tasks", "glyphs", "--way", "99"], "8 classes for way=99"),
+        (["evaluate", "nearest_neighbour", "--tasks", "glyphs", "--device", "fpu"], "device 'fpu' cannot be used"),
+        (["evaluate", "nearest_neighbour", "--tasks", "glyphs", "--episodes", "0", *SMALL[:4]], "episodes=0"),
+        (["evaluate", "nearest_neighbour", "--trials", "nowhere"], "nowhere is not a folder"),
+        (["evaluate", "nearest_neighbour", "--tasks", "glyphs", "--threads", "-1"], "threads=-1"),
+        (["data", "glyphs", "--download"], "leave --download out"),
+        (["train", "--out", "run", "--tasks", "sinusoid"], "use maml"),
+        (["train", "--out", "run", "--resume"], "holds no run"),
+        (["report", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_a_person_can_put_right_is_a_value_error_that_says_how(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call(*arguments)
+    assert isinstance(done.exception, (ValueError, OSError)), done.output
+    with pytest.raises(type(done.exception), match=words):
+        raise done.exception
+    assert done.stdout == ""
+
+
+def test_an_error_is_one_line_on_standard_error_and_exit_status_1(tmp_path):
+    done = command("evaluate", tmp_path / "[b]owhere", "--tasks", "glyphs", "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {tmp_path}/[b]owhere does not exist; required is")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train"], ["train", "--out", "run", "--way", "five"], ["evaluate"], ["fly"], ["train", "--hat", "1"]]
+)
+def test_wrong_usage_is_exit_status_2(arguments):
+    done = call(*arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert "Usage" in done.stderr
+
+
+def test_the_name_of_the_baseline_is_a_learner():
+    assert isinstance(open_learner("nearest_neighbour"), q.NearestNeighbour)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of another kind")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_exits_130_and_resumes_to_the_same_bits(number, tmp_path):
+    arguments = [*SINUSOID, "--steps", 200, "--validate-every", 50]
+    assert call("train", "--out", tmp_path / "straight", *arguments).exit_code == 0
+    stopped = RunFolder(tmp_path / "stopped")
+    process = subprocess.Popen(
+        started("train", "--out", stopped.path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while len(stopped.records()) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert "--resume" in err
+    assert 0 < stopped.records()[-1]["step"] < 200
+    assert call("train", "--out", stopped.path, "--resume", "--no-report", "--threads", 1).exit_code == 0
+    straight = RunFolder(tmp_path / "straight")
+    assert straight.learner.read_bytes() == stopped.learner.read_bytes()
+    assert straight.records() == stopped.records()

@@ -1,0 +1,37 @@
+"""Shared functions against slow loops."""
+
+import torch
+
+from quickstudy.functional import mask_absent, prototypes, squared_euclidean
+
+
+def test_prototypes_are_class_means(generator):
+    z = torch.randn(6, 3, generator=generator)
+    labels = [0, 2, 0, 2, 2, -1]
+    y = torch.zeros(6, 4)
+    for row, label in enumerate(labels):
+        if label >= 0:
+            y[row, label] = 1
+    centres = prototypes(z, y)
+    for k in (0, 2):
+        members = torch.stack([z[i] for i, label in enumerate(labels) if label == k])
+        torch.testing.assert_close(centres[k], members.mean(0))
+    assert torch.equal(centres[1], torch.zeros(3))
+
+
+def test_squared_euclidean_is_the_sum_of_squared_differences(generator):
+    a, b = torch.randn(4, 3, generator=generator), torch.randn(5, 3, generator=generator)
+    distances = squared_euclidean(a, b)
+    for i in range(4):
+        for j in range(5):
+            torch.testing.assert_close(distances[i, j], ((a[i] - b[j]) ** 2).sum())
+    far = 1000 + torch.randn(50, 3, generator=generator)
+    assert bool((squared_euclidean(far, far) >= 0).all())
+
+
+def test_absent_classes_are_impossible_without_nan():
+    y = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]])
+    masked = mask_absent(torch.zeros(2, 3), y)
+    probability = masked.softmax(-1)
+    assert torch.equal(probability, torch.tensor([[0.5, 0, 0.5]] * 2))
+    assert torch.isfinite(y * masked.log_softmax(-1)).all()
