@@ -238,26 +238,34 @@ def test_the_name_of_the_baseline_is_a_learner():
     assert isinstance(open_learner("nearest_neighbour"), q.NearestNeighbour)
 
 
+LONG = [*SINUSOID, "--steps", 400, "--validate-every", 100]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> RunFolder:
+    """A run that nothing interrupted."""
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "straight")
+    assert call("train", "--out", folder.path, *LONG).exit_code == 0
+    return folder
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals of another kind")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_training_exits_130_and_resumes_to_the_same_bits(number, tmp_path):
-    arguments = [*SINUSOID, "--steps", 200, "--validate-every", 50]
-    assert call("train", "--out", tmp_path / "straight", *arguments).exit_code == 0
+def test_an_interrupted_training_exits_130_and_resumes_to_the_same_bits(number, straight, tmp_path):
     stopped = RunFolder(tmp_path / "stopped")
     process = subprocess.Popen(
-        started("train", "--out", stopped.path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        started("train", "--out", stopped.path, *LONG), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(stopped.records()) < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert out == ""
     assert "Traceback" not in err
     assert "--resume" in err
-    assert 0 < stopped.records()[-1]["step"] < 200
+    assert 0 < stopped.records()[-1]["step"] < 400
     assert call("train", "--out", stopped.path, "--resume", "--no-report", "--threads", 1).exit_code == 0
-    straight = RunFolder(tmp_path / "straight")
     assert straight.learner.read_bytes() == stopped.learner.read_bytes()
     assert straight.records() == stopped.records()

@@ -101,7 +101,7 @@ def test_padding_is_ignored(case, training):
     learner, episode = case.build().train(training), one(case)
     if case.regression:
         pytest.skip("a target of 0 is a number, not padding")
-    if training and case.images or uses_batch_statistics(learner):
+    if (training and case.images) or uses_batch_statistics(learner):
         pytest.skip("batch statistics see every row, so padding needs stored ones")
     (sx, sy), (qx, qy) = episode
     filler = torch.full_like(sx[:3], 0.5)

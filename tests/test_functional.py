@@ -1,7 +1,9 @@
 """Shared functions against slow loops."""
 
+import pytest
 import torch
 
+import quickstudy as q
 from quickstudy.functional import mask_absent, prototypes, squared_euclidean
 
 
@@ -35,3 +37,12 @@ def test_absent_classes_are_impossible_without_nan():
     probability = masked.softmax(-1)
     assert torch.equal(probability, torch.tensor([[0.5, 0, 0.5]] * 2))
     assert torch.isfinite(y * masked.log_softmax(-1)).all()
+
+
+@pytest.mark.parametrize(
+    "learner", [q.ProtoNet(q.MLP(1)), q.NearestNeighbour(), q.LinearProbe(q.MLP(1)), q.MAML(q.MLP(1))]
+)
+def test_learners_of_classes_refuse_numbers_as_targets(learner, generator):
+    support = q.Sinusoid().sample(1, generator=generator).support
+    with pytest.raises(ValueError, match=r"\(10, 1\).*one-hot.*MAML\(network, head=None\)"):
+        learner.adapt(q.Labelled(support.x[0], support.y[0]))

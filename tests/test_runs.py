@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -49,6 +50,15 @@ def test_records_are_lines_of_json_and_a_cut_last_line_is_left_out(folder):
         {"step": 1, "loss": 0.5},
         {"step": 2, "loss": 7},
     ]
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_file_and_nan_in_the_records(folder):
+    folder.record(step=1, validation=0.5, ci95=math.nan)
+    folder.record(step=2, validation=math.inf, ci95=0.1)
+    folder.forget_after(2)
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    assert lines == [{"step": 1, "validation": 0.5, "ci95": None}, {"step": 2, "validation": None, "ci95": 0.1}]
+    assert [math.isnan(folder.records()[i][name]) for i, name in ((0, "ci95"), (1, "validation"))] == [True, True]
 
 
 def test_a_run_without_records_has_none(folder):

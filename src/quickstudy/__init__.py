@@ -1,7 +1,7 @@
 """quickstudy: models that learn a new task from a handful of examples."""
 
 from quickstudy.backbones import MLP, Conv4
-from quickstudy.episode import Episode, Labelled, TaskDistribution, one_hot
+from quickstudy.episode import Episode, Labelled, TaskDistribution, one_hot, task
 from quickstudy.evaluation import Comparison, Score, accuracy, compare, evaluate, mean_squared_error
 from quickstudy.learner import Learner
 from quickstudy.learners import LEARNERS, MAML, Classifier, LinearProbe, NearestNeighbour, ProtoNet
@@ -44,5 +44,6 @@ __all__ = [
     "one_hot",
     "save",
     "save_checkpoint",
+    "task",
     "unrolled",
 ]

@@ -1,5 +1,6 @@
 """The main job in a few minutes: learn to learn characters from one example, and be judged on scripts never seen."""
 
+import json
 import time
 from pathlib import Path
 
@@ -9,29 +10,19 @@ from rich.table import Table
 from quickstudy import report
 from quickstudy.console import err, out, score_in_words, train_with_bar
 from quickstudy.evaluation import Comparison, compare
+from quickstudy.files import write_atomically
 from quickstudy.learner import Learner
 from quickstudy.learners import NearestNeighbour
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import load
 
-_COMMON = {"tasks": "glyphs", "augment": True, "validation_way": 20, "validation_episodes": 50}
+_COMMON = {"tasks": "glyphs", "augment": True, "lr": 2e-3, "validation_way": 20, "validation_episodes": 50}
 RUNS = {
-    "protonet": Settings(learner="protonet", way=30, queries=4, steps=700, lr=2e-3, validate_every=175, **_COMMON),
+    "protonet": Settings(learner="protonet", way=20, queries=5, steps=500, validate_every=125, **_COMMON),
     "maml": Settings(
-        learner="maml",
-        pool="stride",
-        norm="batch",
-        way=20,
-        queries=4,
-        steps=700,
-        lr=2e-3,
-        inner_lr=0.4,
-        validate_every=175,
-        **_COMMON,
+        learner="maml", head="prototypes", way=20, queries=5, steps=200, validate_every=50, inner_lr=0.1, **_COMMON
     ),
-    "linear_probe": Settings(
-        learner="linear_probe", way=10, queries=12, steps=700, lr=2e-3, validate_every=175, **_COMMON
-    ),
+    "linear_probe": Settings(learner="linear_probe", way=10, queries=12, steps=500, validate_every=125, **_COMMON),
 }
 """What the demo trains; each is also a ``quickstudy train`` command."""
 
@@ -55,7 +46,7 @@ def run(path: Path, *, episodes: int = 200, overwrite: bool = False) -> dict[str
     for name, settings in RUNS.items():
         start = time.perf_counter()
         train_with_bar(settings, folders[name].path, overwrite=overwrite)
-        seconds[name] = time.perf_counter() - start
+        seconds[name] = round(time.perf_counter() - start, 1)
         learners[name] = load(folders[name].learner)
     learners: dict[str, Learner] = {**learners, "nearest_neighbour": NearestNeighbour()}
     comparisons = {}
@@ -64,6 +55,8 @@ def run(path: Path, *, episodes: int = 200, overwrite: bool = False) -> dict[str
             generator = torch.Generator().manual_seed(0)
             comparisons[f"{way}-way 1-shot"] = compare(learners, test[way], episodes=episodes, generator=generator)
     _print(comparisons, seconds)
+    found = {name: comparison.as_dict() for name, comparison in comparisons.items()}
+    write_atomically(path / "comparisons.json", (json.dumps({"training_seconds": seconds, **found}) + "\n").encode())
     with err.status("writing the report"):
         rivals = {name: learner for name, learner in learners.items() if name != "protonet"}
         report.write(folders["protonet"], rivals=rivals, comparisons=comparisons)

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 import quickstudy
-from quickstudy.backbones import MLP, Conv4, WithLinear, WithLinear
+from quickstudy.backbones import MLP, Conv4, WithLinear
 from quickstudy.episode import TaskDistribution
-from quickstudy.evaluation import Score, default_metric, evaluate, mean_squared_error, number
+from quickstudy.evaluation import Score, default_metric, evaluate, mean_squared_error
 from quickstudy.learner import Learner
 from quickstudy.learners import LEARNERS, MAML, Classifier, LinearProbe, ProtoNet
 from quickstudy.outer import unrolled
@@ -85,7 +85,7 @@ def train(
     trained.to(device or "cpu")
     optimizer, scheduler = _outer(settings, trained)
     generator = torch.Generator().manual_seed(settings.seed)
-    notes: dict[str, Any] = {"best": None, "best_step": None, "losses": [], "seconds": 0.0}
+    notes: dict[str, Any] = {"best": None, "best_step": None, "losses": [], "seconds": 0.0, "cpu_seconds": 0.0}
     step = 0
     if resume:
         if folder.checkpoint.exists():
@@ -98,9 +98,11 @@ def train(
         folder.start(settings, overwrite=overwrite, facts=_facts(settings, tasks))
     log_every = max(1, settings.steps // 200)
     began, written = time.perf_counter() - notes["seconds"], -math.inf  # the first step leaves a checkpoint
+    cpu_began = time.process_time() - notes.get("cpu_seconds", math.nan)
 
     def checkpoint_now(at: int) -> None:
-        notes["seconds"] = time.perf_counter() - began
+        nonlocal notes
+        notes |= {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu_began}
         save_checkpoint(
             folder.checkpoint, trained, optimizer, step=at, generator=generator, scheduler=scheduler, notes=notes
         )
@@ -126,7 +128,7 @@ def train(
             last = step == settings.steps
             if validation is not None and (step % settings.validate_every == 0 or last):
                 score = _validate(judged, validation, settings, seed=settings.seed + 1)
-                folder.record(step=step, validation=number(score.mean), ci95=number(score.ci95), metric=score.metric)
+                folder.record(step=step, validation=score.mean, ci95=score.ci95, metric=score.metric)
                 sign = -1 if score.metric == mean_squared_error.__name__ else 1
                 if math.isfinite(score.mean) and (notes["best"] is None or sign * score.mean > sign * notes["best"]):
                     notes["best"], notes["best_step"] = score.mean, step

@@ -4,6 +4,19 @@ import torch
 from torch import Tensor
 
 
+def require_classes(y: Tensor) -> None:
+    """Refuse targets that are numbers where a learner can only tell classes apart.
+
+    Raises:
+        ValueError: ``y`` (n, d) has a single column.
+    """
+    if y.shape[-1] < 2:
+        raise ValueError(
+            f"targets of shape {tuple(y.shape)} were given to a learner that tells classes apart; required are one-hot "
+            "rows over two classes or more: for numbers take MAML(network, head=None)"
+        )
+
+
 def prototypes(embeddings: Tensor, y: Tensor) -> Tensor:
     """The mean embedding of each class; zero for a class without examples.
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from quickstudy.episode import TaskDistribution
+from quickstudy.evaluation import number
 from quickstudy.files import write_atomically
+from quickstudy.saving import read_header
 from quickstudy.tasks import named_tasks
 
 
@@ -133,22 +136,34 @@ class RunFolder:
             ) from error
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line that was cut off is left out."""
+        """The lines of metrics.jsonl, NaN for null; a last line that was cut off is left out."""
         lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
         records = []
         for line in lines:
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except ValueError:
                 break
+            records.append({name: math.nan if value is None else value for name, value in record.items()})
         return records
 
+    def cost(self) -> dict[str, float | int | None]:
+        """Wall-clock and processor seconds that training took (None where unknown), and its threads."""
+        notes = read_header(self.checkpoint, "checkpoint")["notes"]
+        seconds = {key: notes.get(key, math.nan) for key in ("seconds", "cpu_seconds")}
+        rounded = {key: round(value, 1) if math.isfinite(value) else None for key, value in seconds.items()}
+        return {**rounded, "threads": self.read_config()["machine"]["threads"]}
+
     def record(self, **values: Any) -> None:
-        """Add one line to metrics.jsonl."""
+        """Add one line to metrics.jsonl; null for a number that is not finite, which JSON cannot hold."""
         with self.metrics.open("a") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(_line(values))
 
     def forget_after(self, step: int) -> None:
         """Drop the records that a resumed run will write again."""
-        kept = [json.dumps(r) + "\n" for r in self.records() if r["step"] <= step]
+        kept = [_line(r) for r in self.records() if r["step"] <= step]
         write_atomically(self.metrics, "".join(kept).encode())
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps({k: number(v) if isinstance(v, float) else v for k, v in record.items()}) + "\n"

@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
@@ -59,7 +60,8 @@ def load(path: str | Path, **modules: nn.Module) -> Learner:
             "install the version that wrote it, or a newer one"
         )
     try:
-        learner = _build(header["learner"], modules, path)
+        with torch.random.fork_rng(devices=[]):  # layers draw weights that are replaced at once
+            learner = _build(header["learner"], modules, path)
     except (AttributeError, KeyError, TypeError) as error:
         raise SavedFileError(
             f"{path} does not describe a learner ({error!r}): use a copy that was not edited"

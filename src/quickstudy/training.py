@@ -96,8 +96,8 @@ def meta_train(
 def _require_finite(values: list[Tensor], what: str) -> None:
     if values and not bool(torch.stack([torch.isfinite(value).all() for value in values]).all()):
         raise FloatingPointError(
-            f"{what}; required is a finite number: lower the learning rate or inner_lr, or clip the gradient, and go "
-            "on from the last checkpoint"
+            f"{what}; required is a finite number: lower the learning rate or inner_lr, or clip the gradient; what "
+            "was saved before is unharmed"
         )
 
 

@@ -45,3 +45,8 @@ def test_mlp_is_linear_layers_with_relu(generator):
     x = torch.randn(7, 2, 3, generator=generator)
     a, _, b, _, c = network.layers
     torch.testing.assert_close(network(x), c(F.relu(b(F.relu(a(x.flatten(1)))))))
+
+
+def test_examples_of_another_length_are_refused():
+    with pytest.raises(ValueError, match=r"of 5 numbers.*built for 6"):
+        MLP(6)(torch.zeros(2, 5))

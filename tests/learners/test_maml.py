@@ -110,5 +110,9 @@ def test_bad_arguments_are_refused():
         q.MAML(smooth(), head="linear")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="head=None"):
         q.MAML(smooth(), regression=True)
+    with pytest.raises(ValueError, match=r"'1' of the network keeps running statistics.*replace_all_batch_norm"):
+        q.MAML(torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4)))
+    with pytest.raises(ValueError, match=r"head='shared' or 'prototypes'"):
+        q.MAML(smooth(), head=None).adapt(one(CASES["maml, shared"], way=4).support)
     with pytest.raises(ValueError, match="at least 0"):
         q.MAML(smooth(), inner_lr=-0.1)

@@ -24,9 +24,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.stride = 1 if pool else 2
         self.weight = nn.Parameter(nn.init.xavier_uniform_(nn.Conv2d(in_channels, width, 3).weight.detach()))
-        self.normalise = (
-            GroupStandardize(width) if norm == "group" else Standardize(width, statistics=norm)
-        )
+        self.normalise = GroupStandardize(width) if norm == "group" else Standardize(width, statistics=norm)
         self.affine = Affine(width)
 
     def forward(self, x: Tensor) -> Tensor:

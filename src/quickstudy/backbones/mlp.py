@@ -26,7 +26,13 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, *input) → (n, out_features)."""
-        return self.layers(x.flatten(1))
+        x = x.flatten(1)
+        if x.shape[1] != self.in_features:
+            raise ValueError(
+                f"examples of {x.shape[1]} numbers; this network was built for {self.in_features}: give it examples of "
+                "that length, or build it for these"
+            )
+        return self.layers(x)
 
 
 class WithLinear(nn.Module):

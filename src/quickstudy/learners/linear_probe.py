@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.episode import Labelled
-from quickstudy.functional import mask_absent
+from quickstudy.functional import mask_absent, require_classes
 from quickstudy.inner import SGD, Params, unroll
 from quickstudy.learner import Learner, cross_entropy
 
@@ -37,6 +37,7 @@ class LinearProbe(Learner[Params]):
 
     def adapt(self, support: Labelled, query_x: Tensor | None = None) -> Params:
         """The fitted layer: weight (way, d), bias (way,), and "y", the support labels."""
+        require_classes(support.y)
         z = self._embed(support.x)  # (n, d)
 
         def loss(params: Params) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from quickstudy.episode import Labelled
-from quickstudy.functional import mask_absent, prototypes
+from quickstudy.functional import mask_absent, prototypes, require_classes
 from quickstudy.inner import SGD, Params, unroll
 from quickstudy.learner import Learner
 
@@ -64,6 +64,13 @@ class MAML(Learner[Params]):
             raise ValueError(f"head={head!r} classifies; for regression pass head=None: the network predicts by itself")
         if inner_lr < 0 or inner_steps < 0:
             raise ValueError(f"inner_lr={inner_lr}, inner_steps={inner_steps}; required is at least 0 of each")
+        running = [name for name, m in network.named_modules() if getattr(m, "track_running_stats", False)]
+        if running:
+            raise ValueError(
+                f"{running[0]!r} of the network keeps running statistics, which an inner loop cannot update; use "
+                "quickstudy's Standardize and Affine, group or layer norm, or "
+                "torch.func.replace_all_batch_norm_modules_(network) for batch statistics"
+            )
         self.network, self.head = network, head
         self.inner_lr, self.inner_steps, self.first_order = inner_lr, inner_steps, first_order
         self.regression = regression
@@ -74,7 +81,13 @@ class MAML(Learner[Params]):
         start |= self._first_head(support)
 
         def loss(params: Params) -> Tensor:
-            return self.loss(self._forward(params, support.x), support.y)
+            prediction = self._forward(params, support.x)
+            if prediction.shape != support.y.shape:
+                raise ValueError(
+                    f"the network gives {tuple(prediction.shape)} numbers for targets of shape {tuple(support.y.shape)}; "
+                    "with head=None both must be equal: head='shared' or 'prototypes' serve any number of classes"
+                )
+            return self.loss(prediction, support.y)
 
         mode = "first_order" if self.first_order else "reverse"
         adapted = unroll(SGD(self.inner_lr), loss, start, steps=self.inner_steps, mode=mode)
@@ -88,6 +101,7 @@ class MAML(Learner[Params]):
     def _first_head(self, support: Labelled) -> Params:
         if self.head is None:
             return {}
+        require_classes(support.y)
         z = self.network(support.x).flatten(1)  # (n, d)
         way = support.y.shape[-1]
         if self.head == "shared":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.episode import Labelled
-from quickstudy.functional import mask_absent, squared_euclidean
+from quickstudy.functional import mask_absent, require_classes, squared_euclidean
 from quickstudy.learner import Learner
 
 
@@ -23,6 +23,7 @@ class NearestNeighbour(Learner[Labelled]):
 
     def adapt(self, support: Labelled, query_x: Tensor | None = None) -> Labelled:
         """The support set itself."""
+        require_classes(support.y)
         return support
 
     def predict(self, adapted: Labelled, x: Tensor) -> Tensor:

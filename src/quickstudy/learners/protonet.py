@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from quickstudy.episode import Labelled
-from quickstudy.functional import mask_absent, prototypes, squared_euclidean
+from quickstudy.functional import mask_absent, prototypes, require_classes, squared_euclidean
 from quickstudy.learner import Learner
 
 
@@ -39,6 +39,7 @@ class ProtoNet(Learner[Prototypes]):
 
     def adapt(self, support: Labelled, query_x: Tensor | None = None) -> Prototypes:
         """Equation (1): the mean embedding of each class."""
+        require_classes(support.y)
         return Prototypes(prototypes(self.backbone(support.x), support.y), support.y)
 
     def predict(self, adapted: Prototypes, x: Tensor) -> Tensor:
