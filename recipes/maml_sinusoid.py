@@ -33,7 +33,8 @@ class Args:
             inner_steps=5,
             meta_batch=25,
             steps=30_000,
-            lr=2e-3,
+            lr=1e-3,
+            clip=1.0,
             validate_every=3000,
             seed=self.seed,
         )

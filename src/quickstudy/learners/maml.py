@@ -84,7 +84,7 @@ class MAML(Learner[Params]):
             prediction = self._forward(params, support.x)
             if prediction.shape != support.y.shape:
                 raise ValueError(
-                    f"the network gives {tuple(prediction.shape)} numbers for targets of shape {tuple(support.y.shape)}; "
+                    f"the network gives {tuple(prediction.shape)} for targets of shape {tuple(support.y.shape)}; "
                     "with head=None both must be equal: head='shared' or 'prototypes' serve any number of classes"
                 )
             return self.loss(prediction, support.y)
