@@ -1,12 +1,14 @@
-"""What the recipes share: train or go on, judge, and add a line to benchmarks/results."""
+"""What the recipes share: train or go on, judge, and add lines to benchmarks/results."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from quickstudy import evaluate, load
+from quickstudy import Learner, evaluate, load
 from quickstudy.console import err, train_with_bar
 from quickstudy.process import keep_freed_memory, use_threads
 from quickstudy.runs import RunFolder, Settings
@@ -22,31 +24,45 @@ def train_or_resume(settings: Settings, path: str, *, threads: int) -> RunFolder
 
 
 def record_scores(folder: RunFolder, name: str, *, ways: tuple[int, ...], episodes: int) -> None:
-    """Judge the run's learner on meta-test at 1 shot, and append a line for each way to results/NAME.jsonl.
+    """Judge the run's learner on meta-test, and append a line for each way to results/NAME.jsonl (see below)."""
+    settings = folder.settings()
+    shape = {"way": settings.way, "shot": settings.shot, "steps": settings.steps, "seed": settings.seed}
+    facts = {"training": {**shape, **folder.cost()}, "versions": folder.read_config()["versions"]}
+    _record(load(folder.learner), settings.learner, settings, name, ways, episodes, facts)
 
-    Sinusoids have no ways: their line is for the shot and queries of the training.
-    """
-    settings, config = folder.settings(), folder.read_config()
-    learner = load(folder.learner)
+
+def record_fixed(
+    learner: Learner, called: str, settings: Settings, name: str, *, ways: tuple[int, ...], episodes: int
+) -> None:
+    """The same for a learner that is not trained, on the tasks of ``settings``."""
+    _record(learner, called, settings, name, ways, episodes, {"training": None})
+
+
+def _record(
+    learner: Learner,
+    called: str,
+    settings: Settings,
+    name: str,
+    ways: tuple[int, ...],
+    episodes: int,
+    facts: dict[str, Any],
+) -> None:
+    """One line for each way, at 1 shot and 15 queries; sinusoids have way 0, and the shot of their training."""
     for way in ways:
         shape = {"way": way, "shot": 1, "queries": 15} if way else {}
-        score = evaluate(
-            learner, settings.part("test", **shape), episodes=episodes, generator=torch.Generator().manual_seed(0)
-        )
-        shape_of_training = {"way": settings.way, "shot": settings.shot, "steps": settings.steps, "seed": settings.seed}
+        generator = torch.Generator().manual_seed(0)
+        score = evaluate(learner, settings.part("test", **shape), episodes=episodes, generator=generator)
         line = {
-            "learner": settings.learner,
+            "learner": called,
             "tasks": settings.tasks,
             "split": settings.split,
             **score.as_dict(),
             "parameters": sum(p.numel() for p in learner.parameters()),
-            "training": {**shape_of_training, **folder.cost()},
-            "settings": config["settings"],
-            "versions": config["versions"],
-            "command": " ".join(
-                ["python", Path(sys.argv[0]).parent.name + "/" + Path(sys.argv[0]).name, *sys.argv[1:]]
-            ),
+            **facts,
+            "settings": dataclasses.asdict(settings),
+            "command": " ".join(["python", f"recipes/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         }
+        RESULTS.mkdir(parents=True, exist_ok=True)
         with (RESULTS / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
-        err.print(f"{settings.learner}: {score}", highlight=False)
+        err.print(f"{called}: {score}", highlight=False)

@@ -39,6 +39,37 @@ def smooth() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 5))
 
 
+class Tied(nn.Module):
+    """One matrix used twice, a frozen layer and a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.frozen, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.last.weight = self.first.weight
+        self.frozen.requires_grad_(False)
+        self.register_buffer("scale", torch.linspace(0.5, 1.5, 6))
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.frozen(torch.tanh(self.first(x)) * self.scale)))
+
+
+class Attention(nn.Module):
+    """Six numbers as three tokens of two, one attention layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.read, self.attend = nn.Linear(2, 4), nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x):
+        tokens = self.read(x.view(-1, 3, 2))
+        return self.attend(tokens, tokens, tokens, need_weights=False)[0].flatten(1)
+
+
+def normed(norm: nn.Module) -> nn.Module:
+    """A network with torch's own norm layer, whose affine parameters adapt."""
+    return nn.Sequential(nn.Linear(6, 8), norm, nn.Tanh(), nn.Linear(8, 5))
+
+
 def conv(**arguments) -> q.Conv4:
     return q.Conv4(width=8, image_size=16, **arguments)
 
@@ -52,6 +83,13 @@ CASES: dict[str, Case] = {
     "maml, shared": Case(lambda: q.MAML(smooth(), inner_lr=0.3, inner_steps=3)),
     "maml, prototypes": Case(lambda: q.MAML(smooth(), head="prototypes", inner_lr=0.1, inner_steps=2)),
     "maml, first order": Case(lambda: q.MAML(smooth(), inner_lr=0.3, inner_steps=2, first_order=True), exact=False),
+    "maml, layer norm": Case(lambda: q.MAML(normed(nn.LayerNorm(8)), inner_lr=0.5, inner_steps=3)),
+    "maml, batch norm": Case(
+        lambda: q.MAML(normed(nn.BatchNorm1d(8, track_running_stats=False)), inner_lr=0.5, inner_steps=3)
+    ),
+    "maml, group norm": Case(lambda: q.MAML(normed(nn.GroupNorm(2, 8)), inner_lr=0.5, inner_steps=3)),
+    "maml, tied and frozen": Case(lambda: q.MAML(Tied(), inner_lr=0.3, inner_steps=3)),
+    "maml, attention": Case(lambda: q.MAML(Attention(), inner_lr=0.3, inner_steps=2)),
     "maml, own output": Case(lambda: q.MAML(smooth(), head=None, inner_lr=0.1), any_way=False),
     "maml, conv4": Case(lambda: q.MAML(conv(pool="stride"), inner_lr=0.1, inner_steps=2), images=True),
     "maml, conv4 batch": Case(lambda: q.MAML(conv(norm="batch"), inner_lr=0.1, inner_steps=2), images=True),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import quickstudy as q
-from quickstudy.episode import check_episode, is_regression, task, to_device
+from quickstudy.episode import check_episode, is_regression, task
 
 
 def batch() -> q.Episode:
@@ -23,12 +23,6 @@ def test_a_task_of_a_meta_batch():
     assert one.support.x.tolist() == [[6, 7], [8, 9], [10, 11]]
     assert one.query.x.tolist() == [[-6, -7], [-8, -9], [-10, -11]]
     assert one.support.y.argmax(-1).tolist() == one.query.y.argmax(-1).tolist() == [2, 1, 0]
-
-
-def test_moving_an_episode_keeps_its_shape():
-    moved = to_device(batch(), torch.device("meta"))
-    assert moved.support.x.device.type == moved.query.y.device.type == "meta"
-    assert moved.support.x.shape == batch().support.x.shape
 
 
 def test_an_episode_passes_through_vmap():

@@ -281,3 +281,56 @@ def test_an_episode_that_cannot_be_judged_is_refused():
         evaluate_episodes(q.NearestNeighbour(), [Episode(Labelled(sx * torch.nan, sy), query)])
     with pytest.raises(ValueError, match=r"support\.y is not one-hot"):
         evaluate_episodes(q.NearestNeighbour(), [Episode(Labelled(sx, sy + 1), query)])
+
+
+def test_a_stream_of_tasks_is_shown_to_all_learners_alike():
+    class Stream:
+        """A distribution with a state of its own."""
+
+        def __init__(self):
+            self.drawn = 0
+
+        def sample(self, n, *, generator):
+            self.drawn += 1
+            return q.Sinusoid(shot=2 + self.drawn % 3).sample(n, generator=generator)
+
+    learner = q.MAML(q.MLP(1), head=None, inner_lr=0.01)
+    comparison = q.compare(
+        {"a": learner, "b": learner}, Stream(), episodes=5, generator=torch.Generator().manual_seed(0)
+    )
+    assert comparison.differences["a", "b"] == (0.0, 0.0)
+
+
+def test_predictions_of_a_wrong_shape_or_without_numbers_are_refused():
+    tasks = q.ClassTasks(torch.randn(40, 6), [i // 8 for i in range(40)], way=3, queries=3)
+
+    def judge(learner):
+        return q.evaluate(learner, tasks, episodes=2, generator=torch.Generator().manual_seed(0))
+
+    with pytest.raises(ValueError, match=r"prediction has shape \(9, 7\) and the targets \(9, 3\)"):
+        judge(q.Classifier(q.MLP(6, (4,), 4), classes=7))
+    broken = q.ProtoNet(q.MLP(6))
+    with torch.no_grad():
+        broken.backbone.layers[0].weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="ProtoNet predicts NaN"):
+        judge(broken)
+
+
+def test_a_generator_that_was_used_before_has_no_seed_to_state():
+    generator = torch.Generator().manual_seed(7)
+    learner = q.MAML(q.MLP(1), head=None)
+    assert q.evaluate(learner, q.Sinusoid(), episodes=2, generator=generator).seed == 7
+    again = q.evaluate(learner, q.Sinusoid(), episodes=2, generator=generator)
+    assert again.seed is None
+    assert "seed" not in str(again)
+
+
+def test_labels_and_inputs_are_brought_to_the_precision_of_the_learner():
+    x = torch.randn(1, 6, 4, dtype=torch.float64)
+    y = torch.nn.functional.one_hot(torch.tensor([[0, 1, 2, 0, 1, 2]]), 3)
+
+    class Own:
+        def sample(self, n, *, generator):
+            return q.Episode(q.Labelled(x, y), q.Labelled(x, y))
+
+    assert q.evaluate(q.ProtoNet(q.MLP(4)), Own(), episodes=1, generator=torch.Generator()).mean > 0

@@ -27,6 +27,8 @@ def test_squared_euclidean_is_the_sum_of_squared_differences(generator):
     for i in range(4):
         for j in range(5):
             torch.testing.assert_close(distances[i, j], ((a[i] - b[j]) ** 2).sum())
+    shifted = squared_euclidean(a + 1e4, b + 1e4)
+    torch.testing.assert_close(shifted, distances, rtol=1e-2, atol=1e-2)
     far = 1000 + torch.randn(50, 3, generator=generator)
     assert bool((squared_euclidean(far, far) >= 0).all())
 

@@ -206,7 +206,7 @@ def learner_is(**change):
         (lambda b: b"PK\x03\x04" + b, "is cut or is no safetensors file"),
         (lambda b: b.replace(b'"quickstudy"', b'"elsewhere1"'), "was not written by quickstudy"),
         (lambda b: edited(b, lambda d: {**d, "format": 2}), "has format 2, and this version .* reads format 1"),
-        (lambda b: edited(b, lambda d: {"format": 1}), "does not describe a learner"),
+        (lambda b: edited(b, lambda d: {"format": 1, "sha256": d["sha256"]}), "does not describe a learner"),
         (lambda b: edited(b, lambda d: ["MAML"]), "is cut or"),
         (lambda b: edited(b, lambda d: {**d, "learner": "MAML"}), "does not describe a learner"),
         (lambda b: edited(b, learner_is(**{"class": "TAML"})), "holds a 'TAML', which this version"),
@@ -242,3 +242,12 @@ def test_a_missing_file_a_folder_and_a_checkpoint_are_refused(tmp_path):
 def test_a_newer_file_replaces_the_older_one(file):
     q.save(q.NearestNeighbour(), file)
     assert isinstance(q.load(file), q.NearestNeighbour)
+
+
+def test_flipped_bytes_are_noticed(file):
+    content = bytearray(file.read_bytes())
+    for i in range(10):
+        content[-1 - 7 * i] ^= 0x40
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"learner\.safetensors was altered after it was written.*use a whole copy"):
+        q.load(file)

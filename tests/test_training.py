@@ -410,3 +410,84 @@ def test_a_checkpoint_is_plain_tensors_and_json(written):
         assert header["step"] == 2
         assert header["optimizer"]["class"] == "Adam"
         assert "generator" in file.keys()  # noqa: SIM118 - no mapping
+
+
+def dropout_run(steps, *, frozen=False):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+    learner = q.MAML(network, head=None, inner_lr=0.01)
+    if frozen:
+        network.eval()
+    optimizer = torch.optim.Adam(learner.parameters())
+    generator = torch.Generator().manual_seed(0)
+    done = [
+        s.loss for s in q.meta_train(learner, q.Sinusoid(), optimizer, steps=steps, meta_batch=2, generator=generator)
+    ]
+    return learner, done
+
+
+def test_dropout_draws_the_same_masks_in_the_same_run():
+    before = torch.get_rng_state()
+    (_, first), (_, second) = dropout_run(4), dropout_run(4)
+    assert first == second
+    assert torch.equal(before, torch.get_rng_state())
+    assert dropout_run(4, frozen=True)[1] != first
+
+
+def test_the_learner_is_in_evaluation_mode_between_steps_and_afterwards():
+    learner = q.MAML(q.MLP(1), head=None)
+    optimizer = torch.optim.Adam(learner.parameters())
+    generator = torch.Generator().manual_seed(0)
+    for _ in q.meta_train(learner, q.Sinusoid(), optimizer, steps=2, meta_batch=1, generator=generator):
+        assert not any(module.training for module in learner.modules())
+    assert not learner.training
+
+
+def test_a_part_that_was_put_into_evaluation_mode_stays_there():
+    batch_norm = torch.nn.BatchNorm1d(6)
+    backbone = torch.nn.Sequential(torch.nn.Linear(6, 6), batch_norm, torch.nn.Linear(6, 4))
+    batch_norm.eval()
+    tasks = q.ClassTasks(torch.randn(40, 6), [i // 8 for i in range(40)], way=3, queries=3)
+    learner = q.ProtoNet(backbone)
+    optimizer = torch.optim.Adam(learner.parameters())
+    for _ in q.meta_train(learner, tasks, optimizer, steps=3, meta_batch=2, generator=torch.Generator().manual_seed(0)):
+        pass
+    assert torch.equal(batch_norm.running_mean, torch.zeros(6))
+
+
+def test_optimizers_that_need_a_closure_are_refused():
+    learner = q.MAML(q.MLP(1), head=None)
+    run = q.meta_train(
+        learner,
+        q.Sinusoid(),
+        torch.optim.LBFGS(learner.parameters()),
+        steps=1,
+        meta_batch=1,
+        generator=torch.Generator(),
+    )
+    with pytest.raises(ValueError, match=r"LBFGS.*without a closure"):
+        next(run)
+
+
+def test_parameters_that_an_outer_step_blows_up_are_named_before_anyone_can_save_them():
+    learner = q.MAML(q.MLP(1), head=None)
+    optimizer = torch.optim.SGD(learner.parameters(), lr=3e38)
+    run = q.meta_train(
+        learner, q.Sinusoid(), optimizer, steps=3, meta_batch=4, generator=torch.Generator().manual_seed(0),
+        meta_loss=lambda learner, episodes: 1e4 * q.unrolled(learner, episodes),
+    )  # fmt: skip
+    with pytest.raises(FloatingPointError, match="a parameter is NaN or infinite after outer step 1"):
+        next(run)
+
+
+def test_settled_statistics_are_those_of_fresh_tasks():
+    tasks = q.ClassTasks(3 + 2 * torch.randn(90, 1, 16, 16), [i // 9 for i in range(90)], way=5, queries=5)
+    learner = q.ProtoNet(q.Conv4(width=8, image_size=16))
+    q.settle_statistics(learner, tasks, generator=torch.Generator().manual_seed(0))
+    first = learner.backbone.blocks[0]
+    with torch.no_grad():
+        inputs = torch.nn.functional.conv2d(tasks.x, first.weight, padding=1)
+    torch.testing.assert_close(first.normalise.mean, inputs.mean((0, 2, 3)), rtol=0.1, atol=0.1)
+    torch.testing.assert_close(first.normalise.var, inputs.var((0, 2, 3)), rtol=0.2, atol=0.1)
+    assert not learner.training

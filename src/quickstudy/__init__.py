@@ -8,7 +8,7 @@ from quickstudy.learners import LEARNERS, MAML, Classifier, LinearProbe, Nearest
 from quickstudy.outer import check_meta_gradient, map_tasks, unrolled
 from quickstudy.saving import load, save
 from quickstudy.tasks import AllClasses, ClassTasks, RandomAffine, Sinusoid, named_tasks
-from quickstudy.training import load_checkpoint, meta_train, save_checkpoint
+from quickstudy.training import load_checkpoint, meta_train, refresh_statistics, save_checkpoint, settle_statistics
 
 __version__ = "0.1.0"
 
@@ -42,8 +42,10 @@ __all__ = [
     "meta_train",
     "named_tasks",
     "one_hot",
+    "refresh_statistics",
     "save",
     "save_checkpoint",
+    "settle_statistics",
     "task",
     "unrolled",
 ]

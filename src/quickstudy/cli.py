@@ -12,10 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 import quickstudy
-from quickstudy import demo as demonstration
-from quickstudy import report as reporting
 from quickstudy.console import err, out, print_comparison, print_json, print_scores, train_with_bar
-from quickstudy.data.download import download_omniglot
+from quickstudy.data.download import BASE_URL, LISTS_URL, download_omniglot
+from quickstudy.data.root import MissingData
 from quickstudy.data.trials import load_trials
 from quickstudy.episode import TaskDistribution
 from quickstudy.evaluation import compare, evaluate, evaluate_episodes
@@ -25,7 +24,7 @@ from quickstudy.process import keep_freed_memory, use_threads
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import load
 from quickstudy.tasks.named import named_data, named_tasks
-from quickstudy.tasks.trials import as_episode
+from quickstudy.tasks.trials import as_episode, image_size_for
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -36,6 +35,14 @@ Rotations = Annotated[bool | None, typer.Option(help="Turned omniglot characters
 Way = Annotated[int, typer.Option(help="Classes per task.")]
 Shot = Annotated[int, typer.Option(help="Support examples per class.")]
 Queries = Annotated[int, typer.Option(help="Query examples per class.")]
+JudgedWay = Annotated[int | None, typer.Option(help="Classes per task; by default 5.")]
+JudgedShot = Annotated[
+    int | None, typer.Option(help="Support examples per class; by default 1, for sinusoids as in the run.")
+]
+JudgedQueries = Annotated[
+    int | None, typer.Option(help="Query examples per class; by default 15, for sinusoids as in the run.")
+]
+Episodes = Annotated[int | None, typer.Option(help="How many tasks; by default 1000.")]
 WithinGroup = Annotated[bool, typer.Option("--within-group", help="Classes of a task share an alphabet or script.")]
 Threads = Annotated[int, typer.Option(help="Threads for torch; 0 takes every processor.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
@@ -89,6 +96,7 @@ def train(
     validation_episodes: int = 200,
     validation_way: Annotated[int, typer.Option(help="0 takes the training way.")] = 0,
     validation_shot: Annotated[int, typer.Option(help="0 takes the training shot.")] = 0,
+    init: Annotated[Path | None, typer.Option(help="A run or learner file whose weights to start from.")] = None,
     seed: int = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")] = False,
@@ -101,6 +109,7 @@ def train(
     names = [field.name for field in dataclasses.fields(Settings)]
     given = {name: value for name, value in locals().items() if name in names}
     given["root"] = None if root is None else str(root.resolve())
+    given["init"] = None if init is None else str(init)
     use_threads(threads)
     folder = RunFolder(out)
     if resume:
@@ -108,14 +117,17 @@ def train(
         settings = dataclasses.replace(folder.settings(), **said)
     else:
         settings = Settings(**given)
+    if settings.width < 1:
+        raise ValueError(
+            f"width={settings.width}; required is at least 1: the channels of conv4, the units per hidden layer of mlp"
+        )
     try:
         train_with_bar(settings, out, resume=resume, overwrite=overwrite, device=_device(device))
     except KeyboardInterrupt:
         _say(f"stopped; go on with: quickstudy train --out {out} --resume")
         raise typer.Exit(130) from None
     if report:
-        with err.status("writing the report"):
-            reporting.write(folder)
+        _write_report(folder)
     _say(f"learner: {folder.learner}" + (f"   report: {folder.report}" if report else ""))
 
 
@@ -127,11 +139,11 @@ def evaluate_command(
     part: Part = "test",
     root: Root = None,
     rotations: Rotations = None,
-    way: Way = 5,
-    shot: Shot = 1,
-    queries: Queries = 15,
+    way: JudgedWay = None,
+    shot: JudgedShot = None,
+    queries: JudgedQueries = None,
     within_group: WithinGroup = False,
-    episodes: int = 1000,
+    episodes: Episodes = None,
     seed: int = 0,
     trials: Annotated[Path | None, typer.Option(help="Fixed trials: DIR/TRIAL/{support,query}/CLASS/*.png.")] = None,
     json: Json = False,
@@ -140,14 +152,19 @@ def evaluate_command(
 ) -> None:
     """Judge a learner on tasks it has not seen."""
     use_threads(threads)
+    shape = {"way": way, "shot": shot, "queries": queries}
+    asked = [f"--{name}" for name, value in {**shape, "episodes": episodes}.items() if value is not None]
+    if trials is not None and asked:
+        raise ValueError(f"{', '.join(asked)} and --trials were given; fixed trials have their own: leave one out")
     judged = open_learner(learner).to(_device(device))
     if trials is None:
-        shape = {"way": way, "shot": shot, "queries": queries, "within_group": within_group}
+        shape["within_group"] = within_group
         distribution = tasks_for([learner], tasks, split, root, rotations, part, shape)
         generator = torch.Generator().manual_seed(seed)
-        score = evaluate(judged, distribution, episodes=episodes, generator=generator)
+        score = evaluate(judged, distribution, episodes=1000 if episodes is None else episodes, generator=generator)
     else:
-        score = evaluate_episodes(judged, [as_episode(trial) for trial in load_trials(trials)], seed=seed)
+        fixed = load_trials(trials, size=image_size_for(judged))
+        score = evaluate_episodes(judged, [as_episode(trial) for trial in fixed], seed=seed)
     if json:
         print_json({"learner": learner, **score.as_dict()})
     else:
@@ -162,23 +179,26 @@ def compare_command(
     part: Part = "test",
     root: Root = None,
     rotations: Rotations = None,
-    way: Way = 5,
-    shot: Shot = 1,
-    queries: Queries = 15,
+    way: JudgedWay = None,
+    shot: JudgedShot = None,
+    queries: JudgedQueries = None,
     within_group: WithinGroup = False,
-    episodes: int = 1000,
+    episodes: Episodes = None,
     seed: int = 0,
     json: Json = False,
     threads: Threads = 0,
     device: Device = "cpu",
 ) -> None:
     """Judge several learners on the very same tasks, with paired differences."""
+    twice = sorted({name for name in learners if learners.count(name) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} was given more than once; required are different learners: name it once")
     use_threads(threads)
     shape = {"way": way, "shot": shot, "queries": queries, "within_group": within_group}
     comparison = compare(
         {name: open_learner(name).to(_device(device)) for name in learners},
         tasks_for(learners, tasks, split, root, rotations, part, shape),
-        episodes=episodes,
+        episodes=1000 if episodes is None else episodes,
         generator=torch.Generator().manual_seed(seed),
     )
     if json:
@@ -196,8 +216,7 @@ def report(
     """Write report.html for a run, beside other learners if asked."""
     use_threads(threads)
     folder = RunFolder(run)
-    with err.status("writing the report"):
-        reporting.write(folder, rivals={name: open_learner(name) for name in rivals or ()})
+    _write_report(folder, rivals={name: open_learner(name) for name in rivals or ()})
     out.print(f"report: {folder.report}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -209,6 +228,8 @@ def demo(
     threads: Threads = 0,
 ) -> None:
     """Train on the built-in glyphs and judge on scripts never seen: about three minutes."""
+    from quickstudy import demo as demonstration  # here, because plots take long to import
+
     use_threads(threads)
     demonstration.run(folder, episodes=episodes, overwrite=overwrite)
 
@@ -217,18 +238,31 @@ def demo(
 def data(
     name: Literal["omniglot", "glyphs"],
     download: Annotated[bool, typer.Option("--download", help="Fetch and verify the omniglot archives.")] = False,
+    url: Annotated[str | None, typer.Option(help="Where to fetch the two archives; by default their authors'.")] = None,
+    lists_url: Annotated[str | None, typer.Option(help="Where to fetch the four Vinyals lists.")] = None,
     root: Root = None,
     json: Json = False,
 ) -> None:
     """Show what a data set holds; fetch omniglot with --download."""
     if download:
-        root = _download(name, root)
+        root = _download(name, root, url or BASE_URL, lists_url or LISTS_URL)
+    elif url or lists_url:
+        raise ValueError("--url and --lists-url say where to download from: add --download")
     rows: list[dict[str, Any]] = []
+    missing: list[MissingData] = []
     for split in {"omniglot": ("vinyals", "official"), "glyphs": ("scripts",)}[name]:
         for part in ("train", "validation", "test"):
-            found = named_data(name, part, split=split, root=root)
+            try:
+                found = named_data(name, part, split=split, root=root)
+            except MissingData as error:
+                missing.append(error)
+                continue
             counts = {"classes": len(found.classes), "groups": len(set(found.groups)), "examples": len(found.y)}
             rows.append({"split": split, "part": part, **counts})
+    if not rows:
+        raise missing[0]
+    for error in missing:
+        _say(f"left out: {error}")
     if json:
         print_json({"data": name, "parts": rows})
         return
@@ -274,7 +308,10 @@ def tasks_for(
     part: str,
     shape: dict[str, Any],
 ) -> TaskDistribution:
-    """The tasks that were asked for; what was left open is taken from the first run folder among the learners."""
+    """The tasks that were asked for; what was left open is taken from the first run folder among the learners.
+
+    Of ``shape``, None is left open: class tasks are 5-way 1-shot with 15 queries, sinusoids as in their run.
+    """
     run = next((RunFolder(name).settings() for name in learners if RunFolder(name).config.exists()), None)
     if tasks is None and run is None:
         raise ValueError("no tasks were given, and no run folder to take them from: add --tasks omniglot, for example")
@@ -282,10 +319,21 @@ def tasks_for(
         tasks, split, root = run.tasks, split or run.split, root or (Path(run.root) if run.root else None)
         rotations = run.rotations if rotations is None and split == run.split else rotations
     assert tasks is not None
-    return named_tasks(tasks, part, split=split, root=root, rotations=rotations, **shape)
+    usual = {"way": 5, "shot": 1, "queries": 15}
+    if tasks == "sinusoid":
+        usual = {} if run is None or run.tasks != tasks else {"shot": run.shot, "queries": run.queries}
+    chosen = {**usual, **{name: value for name, value in shape.items() if value is not None}}
+    return named_tasks(tasks, part, split=split, root=root, rotations=rotations, **chosen)
 
 
-def _download(name: str, root: Path | None) -> Path:
+def _write_report(folder: RunFolder, **options: Any) -> None:
+    from quickstudy import report as reporting  # here, because plots take long to import
+
+    with err.status("writing the report"):
+        reporting.write(folder, **options)
+
+
+def _download(name: str, root: Path | None, url: str, lists_url: str) -> Path:
     if name != "omniglot":
         raise ValueError(f"{name} are rendered on this machine and need no download: leave --download out")
     with Progress(console=err) as bar:
@@ -296,7 +344,7 @@ def _download(name: str, root: Path | None) -> Path:
                 items[file] = bar.add_task(file, total=total or None)
             bar.update(items[file], completed=done)
 
-        return download_omniglot(root, progress=on_bytes)
+        return download_omniglot(root, base_url=url, lists_url=lists_url, progress=on_bytes)
 
 
 def _device(name: str) -> torch.device:

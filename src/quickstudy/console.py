@@ -45,11 +45,15 @@ def train_with_bar(settings: Settings, path: Path, **options: Any) -> RunFolder:
 
 def print_scores(scores: dict[str, Score]) -> None:
     """One table, a row per learner; accuracies in per cent."""
-    table = Table("learner", "score ± ci95", "tasks", "episodes", "", "seconds")
+    first = next(iter(scores.values()))
+    seed = "" if first.seed is None else f", seed {first.seed}"
+    table = Table(title=f"{first.metric.replace('_', ' ')}: {first.protocol}, {first.episodes} episodes{seed}")
+    table.add_column("learner", overflow="fold")
+    for column in ("score ± ci95", "normalisation", "seconds"):
+        table.add_column(column, no_wrap=True)
     for name, score in scores.items():
         mode = "transductive" if score.transductive else "inductive"
-        cells = (score_in_words(score), score.protocol, str(score.episodes), mode, f"{score.seconds:.1f}")
-        table.add_row(name, *cells)
+        table.add_row(name, score_in_words(score), mode, f"{score.seconds:.1f}")
     out.print(table)
 
 
@@ -66,7 +70,7 @@ def score_in_words(score: Score) -> str:
     """ "98.60 ± 0.19 %" for an accuracy, the bare numbers for another metric."""
     if score.metric == "accuracy":
         return f"{100 * score.mean:.2f} ± {100 * score.ci95:.2f} %"
-    return f"{score.mean:.4f} ± {score.ci95:.4f} {score.metric}"
+    return f"{score.mean:.4f} ± {score.ci95:.4f}"
 
 
 def print_json(value: dict[str, Any]) -> None:

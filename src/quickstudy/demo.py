@@ -16,20 +16,20 @@ from quickstudy.learners import NearestNeighbour
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import load
 
-_COMMON = {"tasks": "glyphs", "augment": True, "lr": 2e-3, "validation_way": 20, "validation_episodes": 50}
+_COMMON = {"tasks": "glyphs", "augment": True, "lr": 2e-3, "validation_way": 20, "validation_episodes": 40}
 RUNS = {
-    "protonet": Settings(learner="protonet", way=20, queries=5, steps=500, validate_every=125, **_COMMON),
+    "protonet": Settings(learner="protonet", way=20, queries=5, steps=400, validate_every=100, **_COMMON),
     "maml": Settings(
-        learner="maml", head="prototypes", way=20, queries=5, steps=200, validate_every=50, inner_lr=0.1, **_COMMON
+        learner="maml", head="prototypes", way=20, queries=5, steps=160, validate_every=80, inner_lr=0.1, **_COMMON
     ),
-    "linear_probe": Settings(learner="linear_probe", way=10, queries=12, steps=500, validate_every=125, **_COMMON),
+    "linear_probe": Settings(learner="linear_probe", way=10, queries=12, steps=400, validate_every=200, **_COMMON),
 }
 """What the demo trains; each is also a ``quickstudy train`` command."""
 
 WAYS = (5, 20)
 
 
-def run(path: Path, *, episodes: int = 200, overwrite: bool = False) -> dict[str, Comparison]:
+def run(path: Path, *, episodes: int = 120, overwrite: bool = False) -> dict[str, Comparison]:
     """Train, compare on the meta-test scripts, print one table, write the report.
 
     Args:
@@ -59,16 +59,17 @@ def run(path: Path, *, episodes: int = 200, overwrite: bool = False) -> dict[str
     write_atomically(path / "comparisons.json", (json.dumps({"training_seconds": seconds, **found}) + "\n").encode())
     with err.status("writing the report"):
         rivals = {name: learner for name, learner in learners.items() if name != "protonet"}
-        report.write(folders["protonet"], rivals=rivals, comparisons=comparisons)
+        report.write(folders["protonet"], rivals=rivals, comparisons=comparisons, episodes=40)
         folders["protonet"].report.replace(path / "report.html")
     out.print(f"report: {path / 'report.html'}   runs: {', '.join(str(f.path) for f in folders.values())}")
     return comparisons
 
 
 def _print(comparisons: dict[str, Comparison], seconds: dict[str, float]) -> None:
-    protocols = [f"{name}, unseen scripts" for name in comparisons]
-    table = Table("learner", *protocols, "normalisation", "training s", "judging s")
     first = next(iter(comparisons.values()))
+    table = Table(title="accuracy on scripts never seen, one example for each class")
+    for column in ("learner", *(name.removesuffix(" 1-shot") for name in comparisons), "mode", "train s", "judge s"):
+        table.add_column(column, no_wrap=True)
     for name, score in first.scores.items():
         scores = [comparison.scores[name] for comparison in comparisons.values()]
         mode = "transductive" if score.transductive else "inductive"

@@ -44,12 +44,6 @@ def task(episodes: Episode, i: int) -> Episode:
     return Episode(Labelled(sx[i], sy[i]), Labelled(qx[i], qy[i]))
 
 
-def to_device(episode: Episode, device: torch.device) -> Episode:
-    """The same episode or meta-batch on another device."""
-    (sx, sy), (qx, qy) = episode
-    return Episode(Labelled(sx.to(device), sy.to(device)), Labelled(qx.to(device), qy.to(device)))
-
-
 def one_hot(labels: Tensor, way: int) -> Tensor:
     """(..., n) integers in [0, way) → (..., n, way) float rows; a label of -1 becomes an all-zero row (padding)."""
     return (labels.unsqueeze(-1) == torch.arange(way, device=labels.device)).to(torch.get_default_dtype())

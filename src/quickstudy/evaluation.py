@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from quickstudy.backbones.norm import uses_batch_statistics
-from quickstudy.episode import Episode, TaskDistribution, check_episode, is_regression, task, to_device
-from quickstudy.learner import Learner
+from quickstudy.episode import Episode, TaskDistribution, check_episode, task
+from quickstudy.learner import Learner, check_prediction, fit_to
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 
@@ -51,9 +51,9 @@ class Score:
         metric: its name.
         way, shot, queries: classes per task, support and query examples per class (for regression: way 0, and points
             per task); a pair (lowest, highest) where they varied.
-        seed: of the generator that drew the episodes.
+        seed: that draws the same episodes again; None if the generator had been used before.
         transductive: whether a prediction may depend on the other queries of its task.
-        seconds: wall-clock time, drawing of tasks included.
+        seconds: wall-clock time of adapting and predicting.
     """
 
     mean: float
@@ -63,7 +63,7 @@ class Score:
     way: int | tuple[int, int]
     shot: int | tuple[int, int]
     queries: int | tuple[int, int]
-    seed: int
+    seed: int | None
     transductive: bool
     seconds: float
 
@@ -82,7 +82,7 @@ class Score:
         mode = "transductive" if self.transductive else "inductive"
         return (
             f"{self.metric} {self.mean:.4f} ± {self.ci95:.4f} ({self.protocol}, {self.episodes} episodes, "
-            f"seed {self.seed}, {mode})"
+            f"{'' if self.seed is None else f'seed {self.seed}, '}{mode})"
         )
 
     @property
@@ -143,13 +143,10 @@ def evaluate(
         metric: (prediction, y) → scalar; by default ``accuracy``, or ``mean_squared_error`` for regression targets.
 
     Raises:
-        ValueError: fewer than one episode, or an episode that ``check_episode`` refuses.
+        ValueError: fewer than one episode, an episode that ``check_episode`` refuses, or predictions of a wrong shape.
+        FloatingPointError: a prediction that is NaN or infinite.
     """
-    start = time.perf_counter()
-    metric, tally, seed = metric or default_metric(learner, tasks), _Tally(), generator.initial_seed()
-    with evaluating(learner):
-        values = [_judge(learner, e, metric, tally) for e in _draw(tasks, episodes, generator)]
-    return tally.score(values, metric, seed, is_transductive(learner), time.perf_counter() - start)
+    return compare({"": learner}, tasks, episodes=episodes, generator=generator, metric=metric).scores[""]
 
 
 def compare(
@@ -160,7 +157,7 @@ def compare(
     generator: torch.Generator,
     metric: Metric | None = None,
 ) -> Comparison:
-    """Evaluate several learners on the very same episodes.
+    """Evaluate several learners on the very same episodes: each is drawn once and shown to all of them.
 
     Args:
         learners: name → learner.
@@ -171,29 +168,75 @@ def compare(
     """
     if not learners:
         raise ValueError("compare() was given no learner; required is at least one: {'name': learner}")
-    state = generator.get_state()
-    scores = {}
-    for name, learner in learners.items():
-        generator.set_state(state)
-        scores[name] = evaluate(learner, tasks, episodes=episodes, generator=generator, metric=metric)
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes}; required is at least 1")
+    seed = _seed_of(generator)
+    drawn = (task(tasks.sample(1, generator=generator), 0) for _ in range(episodes))
+    scores = _judge_all(learners, drawn, metric, seed)
     differences = {(a, b): mean_ci95(scores[a].per_episode - scores[b].per_episode) for a, b in combinations(scores, 2)}
     return Comparison(scores, differences)
 
 
-def evaluate_episodes(learner: Learner, episodes: list[Episode], *, seed: int = 0, metric: Metric = accuracy) -> Score:
-    """``evaluate`` on a fixed list of tasks, such as published trials; their ways and shots may differ."""
-    if not episodes:
+def evaluate_episodes(
+    learner: Learner, episodes: Iterable[Episode], *, metric: Metric | None = None, seed: int | None = None
+) -> Score:
+    """``evaluate`` on given tasks, such as published trials; their ways and shots may differ, and no seed drew them."""
+    return _judge_all({"": learner}, episodes, metric, seed)[""]
+
+
+def _judge_all(
+    learners: Mapping[str, Learner], episodes: Iterable[Episode], metric: Metric | None, seed: int | None
+) -> dict[str, Score]:
+    values: dict[str, list[Tensor]] = {name: [] for name in learners}
+    seconds = dict.fromkeys(learners, 0.0)
+    seen: dict[str, set[int]] = {"way": set(), "shot": set(), "queries": set()}
+    with ExitStack() as stack:
+        for learner in learners.values():
+            stack.enter_context(evaluating(learner))
+        for episode in episodes:
+            regression = any(learner.predicts_numbers(episode.query.y) for learner in learners.values())
+            check_episode(episode, regression=regression)
+            metric = metric or (mean_squared_error if regression else accuracy)
+            _tally(seen, episode, regression)
+            for name, learner in learners.items():
+                start = time.perf_counter()
+                values[name].append(_judge(name, learner, episode, metric))
+                seconds[name] += time.perf_counter() - start
+    if metric is None:
         raise ValueError("there are no episodes to evaluate; required is at least one")
-    start, tally = time.perf_counter(), _Tally()
-    with evaluating(learner):
-        values = [_judge(learner, episode, metric, tally) for episode in episodes]
-    return tally.score(values, metric, seed, is_transductive(learner), time.perf_counter() - start)
+    called = getattr(metric, "__name__", type(metric).__name__)
+    shape = {key: min(s) if len(s) == 1 else (min(s), max(s)) for key, s in seen.items()}
+    scores = {}
+    for name, learner in learners.items():
+        per_episode = torch.stack(values[name])
+        mean, ci95 = mean_ci95(per_episode)
+        facts = {"transductive": is_transductive(learner), "seconds": round(seconds[name], 3)}
+        scores[name] = Score(mean, ci95, per_episode, called, **shape, seed=seed, **facts)
+    return scores
 
 
-def default_metric(learner: Learner, tasks: TaskDistribution) -> Metric:
-    """Mean squared error where targets are numbers, accuracy elsewhere."""
-    probe = tasks.sample(1, generator=torch.Generator().manual_seed(0))
-    return mean_squared_error if learner.regression or is_regression(probe.query.y) else accuracy
+def _judge(name: str, learner: Learner, episode: Episode, metric: Metric) -> Tensor:
+    support, query = fit_to(episode, learner)
+    prediction = learner.answer(support, query.x)
+    check_prediction(prediction, query.y)
+    if not bool(torch.isfinite(prediction).all()):
+        raise FloatingPointError(
+            f"{name or type(learner).__name__} predicts NaN or infinite values; required are finite numbers: its "
+            "weights may have diverged in training"
+        )
+    return metric(prediction, query.y).cpu()
+
+
+def _tally(seen: dict[str, set[int]], episode: Episode, regression: bool) -> None:
+    seen["way"].add(0 if regression else episode.support.y.shape[-1])
+    for name, (_, y) in (("shot", episode.support), ("queries", episode.query)):
+        seen[name] |= {len(y)} if regression else {int(k) for k in y.sum(0).tolist()}
+
+
+def _seed_of(generator: torch.Generator) -> int | None:
+    """The seed that gives this generator's draws again; None if it has been used since it was seeded."""
+    fresh = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+    return generator.initial_seed() if torch.equal(fresh.get_state(), generator.get_state()) else None
 
 
 @contextmanager
@@ -206,47 +249,6 @@ def evaluating(learner: Learner) -> Iterator[None]:
             yield
     finally:
         learner.train(mode)
-
-
-def _draw(tasks: TaskDistribution, episodes: int, generator: torch.Generator) -> Iterator[Episode]:
-    if episodes < 1:
-        raise ValueError(f"episodes={episodes}; required is at least 1")
-    for _ in range(episodes):
-        yield task(tasks.sample(1, generator=generator), 0)
-
-
-def _judge(learner: Learner, episode: Episode, metric: Metric, tally: "_Tally") -> Tensor:
-    check_episode(episode, regression=learner.regression)
-    tally.add(episode, learner.regression or is_regression(episode.support.y))
-    support, query = to_device(episode, device_of(learner))
-    adapted = learner.adapt(support, query.x) if learner.transductive else learner.adapt(support)
-    return metric(learner.predict(adapted, query.x), query.y).cpu()
-
-
-def device_of(learner: Learner) -> torch.device:
-    """Where the learner's parameters are; the CPU for one without parameters."""
-    return next((p.device for p in learner.parameters()), torch.device("cpu"))
-
-
-class _Tally:
-    """The smallest and largest way, shot and queries that were seen."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, set[int]] = {"way": set(), "shot": set(), "queries": set()}
-
-    def add(self, episode: Episode, regression: bool) -> None:
-        self.seen["way"].add(0 if regression else episode.support.y.shape[-1])
-        for name, (_, y) in (("shot", episode.support), ("queries", episode.query)):
-            self.seen[name] |= {len(y)} if regression else {int(k) for k in y.sum(0).tolist()}
-
-    def score(self, values: list[Tensor], metric: Metric, seed: int, transductive: bool, seconds: float) -> Score:
-        per_episode = torch.stack(values)
-        mean, ci95 = mean_ci95(per_episode)
-        name = getattr(metric, "__name__", type(metric).__name__)
-        seen = {key: min(s) if len(s) == 1 else (min(s), max(s)) for key, s in self.seen.items()}
-        return Score(
-            mean, ci95, per_episode, name, **seen, seed=seed, transductive=transductive, seconds=round(seconds, 3)
-        )
 
 
 def _words(value: int | tuple[int, int]) -> str:

@@ -21,15 +21,15 @@ from torch import nn
 import quickstudy
 from quickstudy.backbones import MLP, Conv4, WithLinear
 from quickstudy.episode import TaskDistribution
-from quickstudy.evaluation import Score, default_metric, evaluate, mean_squared_error
+from quickstudy.evaluation import Score, evaluate, mean_squared_error
 from quickstudy.learner import Learner
 from quickstudy.learners import LEARNERS, MAML, Classifier, LinearProbe, ProtoNet
 from quickstudy.outer import unrolled
 from quickstudy.process import deferred_interrupts
 from quickstudy.runs import RunFolder, Settings
-from quickstudy.saving import save
+from quickstudy.saving import load, save
 from quickstudy.tasks import AllClasses, ClassTasks, RandomAffine
-from quickstudy.training import load_checkpoint, meta_train, save_checkpoint
+from quickstudy.training import load_checkpoint, meta_train, save_checkpoint, settle_statistics
 
 _CHECKPOINT_SECONDS = 30.0
 
@@ -76,18 +76,18 @@ def train(
         changed = [f"{k}={theirs[k]!r} there, {ours[k]!r} now" for k in ours if theirs[k] != ours[k]]
         raise ValueError(f"{folder.path} was started with other settings ({'; '.join(changed)}): resume with the same")
     tasks = settings.part(settings.train_part)
-    if settings.augment:
-        if not isinstance(tasks, ClassTasks) or tasks.x.ndim != 4:
-            raise ValueError("augment changes images, and these tasks have none: leave it out")
-        tasks = tasks.replace(augment=RandomAffine())
     validation = _validation(settings)
-    trained, judged, distribution = build(settings, tasks)
+    trained, judged, plain = build(settings, tasks)
+    distribution = _augmented(plain) if settings.augment else plain
+    if settings.init is not None:
+        _start_from(judged, Path(settings.init))
     trained.to(device or "cpu")
     optimizer, scheduler = _outer(settings, trained)
     generator = torch.Generator().manual_seed(settings.seed)
     notes: dict[str, Any] = {"best": None, "best_step": None, "losses": [], "seconds": 0.0, "cpu_seconds": 0.0}
     step = 0
     if resume:
+        _same_data(folder, tasks)
         if folder.checkpoint.exists():
             checkpoint = load_checkpoint(
                 folder.checkpoint, trained, optimizer, generator=generator, scheduler=scheduler
@@ -126,6 +126,8 @@ def train(
                 folder.record(step=step, loss=mean_loss, lr=scheduler.get_last_lr()[0])
                 notes["losses"] = []
             last = step == settings.steps
+            if last or (validation is not None and step % settings.validate_every == 0):
+                settle_statistics(trained, plain, generator=torch.Generator().manual_seed(step))
             if validation is not None and (step % settings.validate_every == 0 or last):
                 score = _validate(judged, validation, settings, seed=settings.seed + 1)
                 folder.record(step=step, validation=score.mean, ci95=score.ci95, metric=score.metric)
@@ -161,6 +163,15 @@ def build(settings: Settings, tasks: TaskDistribution) -> tuple[Learner, Learner
             return classifier, LinearProbe(backbone), AllClasses(tasks, batch=settings.way * settings.queries)
         learner = _learner(settings, tasks)
         return learner, learner, tasks
+
+
+def _augmented(tasks: TaskDistribution) -> TaskDistribution:
+    """The same tasks with random affine changes of their images."""
+    if isinstance(tasks, AllClasses):
+        return dataclasses.replace(tasks, tasks=_augmented(tasks.tasks))
+    if not isinstance(tasks, ClassTasks) or tasks.x.ndim != 4:
+        raise ValueError("augment changes images, and these tasks have none: leave it out")
+    return tasks.replace(augment=RandomAffine())
 
 
 def build_backbone(settings: Settings, tasks: TaskDistribution) -> nn.Module:
@@ -199,6 +210,15 @@ def _learner(settings: Settings, tasks: TaskDistribution) -> Learner:
     raise ValueError(f"learner {settings.learner!r} is not known; choose among {', '.join(LEARNERS)}")
 
 
+def _start_from(learner: Learner, path: Path) -> None:
+    """Take over the weights of a saved learner of the same networks."""
+    start = load(RunFolder(path).learner if path.is_dir() else path)
+    try:
+        learner.load_state_dict(start.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"{path} holds a learner of another shape: give the settings it was trained with") from error
+
+
 def _outer(settings: Settings, learner: Learner) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}
     if settings.optimizer not in kinds or settings.schedule not in ("cosine", "constant"):
@@ -208,9 +228,11 @@ def _outer(settings: Settings, learner: Learner) -> tuple[torch.optim.Optimizer,
         )
     optimizer = kinds[settings.optimizer](learner.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     if settings.clip > 0:
-        optimizer.register_step_pre_hook(
-            lambda *_: nn.utils.clip_grad_norm_(learner.parameters(), settings.clip) and None
-        )
+
+        def clip(*_: Any) -> None:
+            nn.utils.clip_grad_norm_(learner.parameters(), settings.clip)
+
+        optimizer.register_step_pre_hook(clip)
     if settings.schedule == "cosine":
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, settings.steps))
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
@@ -229,8 +251,17 @@ def _validate(learner: Learner, tasks: TaskDistribution, settings: Settings, *, 
         tasks,
         episodes=settings.validation_episodes,
         generator=torch.Generator().manual_seed(seed),
-        metric=default_metric(learner, tasks),
     )
+
+
+def _same_data(folder: RunFolder, tasks: TaskDistribution) -> None:
+    """Refuse to go on with other examples than the run began with."""
+    began = folder.read_config().get("data_sha256")
+    if isinstance(tasks, ClassTasks) and began not in (None, tasks.checksum()):
+        raise ValueError(
+            f"{folder.path} was trained on other data than those found now (their SHA-256 differ): point --root or "
+            "QUICKSTUDY_DATA to the same ones, or start a new run"
+        )
 
 
 def _facts(settings: Settings, tasks: TaskDistribution) -> dict[str, Any]:

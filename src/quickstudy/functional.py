@@ -31,7 +31,12 @@ def prototypes(embeddings: Tensor, y: Tensor) -> Tensor:
 
 
 def squared_euclidean(a: Tensor, b: Tensor) -> Tensor:
-    """‖aᵢ − bⱼ‖² for a (n, d) and b (m, d): (n, m), never below zero by rounding."""
+    """‖aᵢ − bⱼ‖² for a (n, d) and b (m, d): (n, m), never below zero by rounding.
+
+    Both are shifted by the mean of b first: distances do not change, and large offsets do not cancel their digits.
+    """
+    centre = b.mean(0)
+    a, b = a - centre, b - centre
     return (a.square().sum(-1, keepdim=True) - 2 * a @ b.T + b.square().sum(-1)).clamp(min=0)
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from quickstudy.episode import Labelled, is_regression
+from quickstudy.episode import Episode, Labelled, is_regression
 
 Adapted = TypeVar("Adapted")
 
@@ -38,11 +38,34 @@ class Learner(nn.Module, ABC, Generic[Adapted]):
     def predict(self, adapted: Adapted, x: Tensor) -> Tensor:
         """φ, x (m, *input) → logits (m, way) or targets (m, d)."""
 
+    def answer(self, support: Labelled, query_x: Tensor) -> Tensor:
+        """Adapt and predict; only a transductive learner is shown the queries while it adapts."""
+        adapted = self.adapt(support, query_x) if self.transductive else self.adapt(support)
+        return self.predict(adapted, query_x)
+
+    def predicts_numbers(self, y: Tensor) -> bool:
+        """Whether these targets (..., d) are numbers to this learner, and not a choice between classes."""
+        return self.regression or is_regression(y)
+
     def loss(self, prediction: Tensor, y: Tensor) -> Tensor:
         """The loss of one task, a scalar: cross-entropy in nats, or mean squared error for regression targets."""
-        if self.regression or is_regression(y):
+        check_prediction(prediction, y)
+        if self.predicts_numbers(y):
             return (prediction - y).square().mean()
         return cross_entropy(prediction, y)
+
+
+def check_prediction(prediction: Tensor, y: Tensor) -> None:
+    """Refuse a prediction of another shape than its targets, which would broadcast or be judged wrongly.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if prediction.shape != y.shape:
+        raise ValueError(
+            f"the prediction has shape {tuple(prediction.shape)} and the targets {tuple(y.shape)}; required is one "
+            "prediction of the same shape for each query: a learner with a fixed number of outputs serves one way"
+        )
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -53,3 +76,21 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
         y: (n, way) one-hot; an all-zero row counts for nothing.
     """
     return -(y * torch.log_softmax(logits, dim=-1)).sum() / y.sum().clamp(min=1)
+
+
+def device_of(learner: nn.Module) -> torch.device:
+    """Where the learner's parameters are; the CPU for one without parameters."""
+    return next((p.device for p in learner.parameters()), torch.device("cpu"))
+
+
+def fit_to(episode: Episode, learner: nn.Module) -> Episode:
+    """The episode or meta-batch on the learner's device, floating point numbers and labels in its precision."""
+    kinds = (p.dtype for p in learner.parameters() if p.is_floating_point())
+    dtype = next(kinds, torch.get_default_dtype())
+    device = device_of(learner)
+
+    def move(part: Labelled) -> Labelled:
+        x = part.x.to(device, dtype) if part.x.is_floating_point() else part.x.to(device)
+        return Labelled(x, part.y.to(device, dtype))
+
+    return Episode(move(episode.support), move(episode.query))

@@ -10,7 +10,7 @@ from typing import Any
 from quickstudy.episode import TaskDistribution
 from quickstudy.evaluation import number
 from quickstudy.files import write_atomically
-from quickstudy.saving import read_header
+from quickstudy.saving import read_tensors
 from quickstudy.tasks import named_tasks
 
 
@@ -32,6 +32,7 @@ class Settings:
         optimizer, lr, weight_decay, schedule, clip: the outer optimizer; ``clip`` bounds the gradient's norm, 0 is off.
         validate_every: outer steps between meta-validations, 0 for none.
         validation_episodes, validation_way, validation_shot: their size; 0 takes the training value.
+        init: a learner file or run folder whose weights to start from, instead of fresh ones.
         seed: of the initial weights and of all tasks.
     """
 
@@ -66,6 +67,7 @@ class Settings:
     validation_episodes: int = 200
     validation_way: int = 0
     validation_shot: int = 0
+    init: str | None = None
     seed: int = 0
 
     def part(self, part: str, **changes: Any) -> TaskDistribution:
@@ -102,14 +104,14 @@ class RunFolder:
         Raises:
             ValueError: the folder already holds a run, and ``overwrite`` was not asked for.
         """
-        if self.config.exists():
-            if not overwrite:
-                raise ValueError(
-                    f"{self.path} already holds a run; go on with it (--resume), replace it (--overwrite), or choose "
-                    "another folder"
-                )
-            for path in (self.config, self.metrics, self.checkpoint, self.learner, self.report):
-                path.unlink(missing_ok=True)
+        files = (self.config, self.metrics, self.checkpoint, self.learner, self.report)
+        if any(path.exists() for path in files) and not overwrite:
+            raise ValueError(
+                f"{self.path} already holds a run; go on with it (--resume), replace it (--overwrite), or choose "
+                "another folder"
+            )
+        for path in files:
+            path.unlink(missing_ok=True)
         config = {"settings": dataclasses.asdict(settings), **facts}
         write_atomically(self.config, (json.dumps(config, indent=2) + "\n").encode())
 
@@ -149,7 +151,7 @@ class RunFolder:
 
     def cost(self) -> dict[str, float | int | None]:
         """Wall-clock and processor seconds that training took (None where unknown), and its threads."""
-        notes = read_header(self.checkpoint, "checkpoint")["notes"]
+        notes = read_tensors(self.checkpoint, "checkpoint")[0]["notes"]
         seconds = {key: notes.get(key, math.nan) for key in ("seconds", "cpu_seconds")}
         rounded = {key: round(value, 1) if math.isfinite(value) else None for key, value in seconds.items()}
         return {**rounded, "threads": self.read_config()["machine"]["threads"]}

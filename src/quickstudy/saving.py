@@ -1,16 +1,19 @@
 """One safetensors file per learner: weights, and in its metadata the description that rebuilds it. Never pickle."""
 
+import hashlib
 import inspect
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
-from torch import nn
+from torch import Tensor, nn
 
 from quickstudy.backbones import BACKBONES, WithLinear
 from quickstudy.files import write_atomically
@@ -35,10 +38,7 @@ def save(learner: Learner, path: str | Path) -> None:
             is saved by its weights alone and has to be handed to ``load``.
         path: the file, by custom ``*.safetensors``; an existing one is replaced only when the new one is whole.
     """
-    header = {"format": FORMAT, "learner": _describe(learner)}
-    # a copy of each tensor: safetensors refuses two names for one memory (tied parameters)
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in learner.state_dict().items()}
-    write_atomically(Path(path), tensors_to_bytes(tensors, {"quickstudy": json.dumps(header)}))
+    write_tensors(Path(path), learner.state_dict(), "quickstudy", {"format": FORMAT, "learner": _describe(learner)})
 
 
 def load(path: str | Path, **modules: nn.Module) -> Learner:
@@ -53,7 +53,7 @@ def load(path: str | Path, **modules: nn.Module) -> Learner:
             not handed over or does not fit.
     """
     path = Path(path)
-    header = read_header(path, "quickstudy")
+    header, tensors = read_tensors(path, "quickstudy")
     if header.get("format") != FORMAT:
         raise SavedFileError(
             f"{path} has format {header.get('format')!r}, and this version of quickstudy reads format {FORMAT}: "
@@ -70,7 +70,6 @@ def load(path: str | Path, **modules: nn.Module) -> Learner:
         raise SavedFileError(f"{path} holds a {type(learner).__name__}, which is no learner")
     if modules:
         raise ValueError(f"{path} has no use for {', '.join(modules)}: it describes its networks itself, leave it out")
-    tensors = tensors_from_bytes(path.read_bytes())
     kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(kinds) == 1:
         learner.to(kinds.pop())
@@ -81,28 +80,51 @@ def load(path: str | Path, **modules: nn.Module) -> Learner:
     return learner.eval()
 
 
-def read_header(path: Path, key: str) -> dict[str, Any]:
-    """The JSON under ``key`` in the metadata of a safetensors file that is checked to be whole.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], key: str, header: dict[str, Any]) -> None:
+    """Write one safetensors file with ``header`` and a checksum as JSON in its metadata, under ``key``.
 
     Raises:
-        SavedFileError: no such file, a cut or foreign one, or one without the key.
+        TypeError: a header that JSON cannot hold.
+        OSError: the file could not be written; what was at ``path`` is still there.
+    """
+    # a copy of each tensor: safetensors refuses two names for one memory (tied parameters)
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    text = json.dumps({**header, "sha256": _checksum(copies)})
+    write_atomically(path, tensors_to_bytes(copies, {key: text}))
+
+
+def read_tensors(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and the tensors of a file that ``write_tensors`` wrote.
+
+    Raises:
+        SavedFileError: no such file, a cut, altered or foreign one, or one without the key.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise SavedFileError(f"{path} cannot be read ({error.strerror}): check the path") from error
     try:
-        tensors_from_bytes(content)
+        tensors = tensors_from_bytes(content)
         (length,) = struct.unpack("<Q", content[:8])
-        header = json.loads(content[8 : 8 + length])
-        described = json.loads(header["__metadata__"][key])
-        if not isinstance(described, dict):
+        header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][key])
+        if not isinstance(header, dict):
             raise ValueError(f"{key} is no object")
-        return described
     except (SafetensorError, ValueError, struct.error) as error:
         raise SavedFileError(f"{path} is cut or is no safetensors file: use a whole copy of it") from error
     except KeyError as error:
         raise SavedFileError(f"{path} was not written by quickstudy as a {key} file: use another file") from error
+    if header.pop("sha256", None) != _checksum(tensors):
+        raise SavedFileError(f"{path} was altered after it was written (its SHA-256 differs): use a whole copy of it")
+    return header, tensors
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _describe(module: nn.Module) -> dict[str, Any]:
@@ -117,7 +139,8 @@ def _describe(module: nn.Module) -> dict[str, Any]:
         if isinstance(value, nn.Module):
             arguments[name] = _describe(value)
         else:  # a dict among the arguments is a module, so one that is a value is wrapped
-            arguments[name] = {"value": value} if isinstance(value, dict) else value
+            plain = value.item() if isinstance(value, np.generic) else value
+            arguments[name] = {"value": plain} if isinstance(plain, dict) else plain
     return {"class": cls.__name__, "arguments": arguments}
 
 

@@ -2,22 +2,19 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load as tensors_from_bytes
-from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from quickstudy.backbones.norm import Standardize
-from quickstudy.episode import Episode, TaskDistribution, check_episode, task, to_device
-from quickstudy.evaluation import device_of
-from quickstudy.files import write_atomically
-from quickstudy.learner import Learner
+from quickstudy.episode import Episode, TaskDistribution, check_episode, task
+from quickstudy.learner import Learner, device_of, fit_to
 from quickstudy.outer import unrolled
-from quickstudy.saving import SavedFileError, read_header
+from quickstudy.saving import SavedFileError, read_tensors, write_tensors
 
 MetaLoss = Callable[[Learner, Episode], Tensor]
 _STATISTICS_EVERY = 10
@@ -50,13 +47,16 @@ def meta_train(
     """Draw a meta-batch, take the meta-gradient, take an outer step; yield after each.
 
     Logging, validation, checkpoints, learning-rate schedules and early stopping are ordinary code in the body of the
-    caller's ``for`` loop. Population statistics of normalisation layers are refreshed at steps 1, 10, 20, ..., by a
-    forward pass over the queries of one task.
+    caller's ``for`` loop; at each yield, and afterwards, the learner is in evaluation mode. Submodules that were in
+    evaluation mode inside a learner in training mode (a frozen backbone) stay there. Dropout and whatever else draws
+    from torch's global generator get a seed of their own at each step, so the same generator gives the same run.
+    Population statistics of normalisation layers are refreshed at steps 1, 10, 20, ..., by a forward pass over the
+    queries of one task.
 
     Args:
-        learner: trained in place, in training mode.
+        learner: trained in place.
         tasks: the meta-training distribution.
-        optimizer: any torch optimizer over ``learner.parameters()``.
+        optimizer: any torch optimizer over ``learner.parameters()`` that steps without a closure.
         steps: the number of the last outer step.
         meta_batch: tasks per step.
         generator: draws the tasks.
@@ -70,27 +70,48 @@ def meta_train(
     """
     if meta_batch < 1 or steps < 0:
         raise ValueError(f"meta_batch={meta_batch}, steps={steps}; required are at least 1 and 0")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError("LBFGS evaluates the loss several times a step; required is an optimizer without a closure")
+    modes = {module: module.training or not learner.training for module in learner.modules()}
     for step in range(start + 1, steps + 1):
-        learner.train()
+        for module, mode in modes.items():
+            module.training = mode
         episodes = tasks.sample(meta_batch, generator=generator)
         check_episode(episodes, regression=learner.regression)
-        episodes = to_device(episodes, device_of(learner))
-        loss = meta_loss(learner, episodes)
-        value = float(loss.detach())
-        _require_finite([loss.detach()], f"the meta-loss is {value} at outer step {step}")
-        if not loss.requires_grad:
-            raise ValueError(
-                f"the meta-loss of {type(learner).__name__} depends on no parameter that can be trained: evaluate it "
-                "as it is, or look for a detach() on the way"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        gradient = [p.grad for p in learner.parameters() if p.grad is not None]
-        _require_finite(gradient, f"the meta-gradient is NaN or infinite at outer step {step} (meta-loss {value:g})")
+        episodes = fit_to(episodes, learner)
+        with _seeded(generator.initial_seed(), step, device_of(learner)):
+            loss = meta_loss(learner, episodes)
+            value = _backward(learner, optimizer, loss, step)
         optimizer.step()
+        _require_finite(list(learner.parameters()), f"a parameter is NaN or infinite after outer step {step}")
         if step == 1 or step % _STATISTICS_EVERY == 0:
             refresh_statistics(learner, task(episodes, 0))
+        learner.eval()
         yield Step(step, value)
+
+
+def _backward(learner: Learner, optimizer: torch.optim.Optimizer, loss: Tensor, step: int) -> float:
+    """Put the meta-gradient in place; nothing is changed if it or the loss is not finite."""
+    value = float(loss.detach())
+    _require_finite([loss.detach()], f"the meta-loss is {value} at outer step {step}")
+    if not loss.requires_grad:
+        raise ValueError(
+            f"the meta-loss of {type(learner).__name__} depends on no parameter that can be trained: evaluate it as it "
+            "is, or look for a detach() on the way"
+        )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    gradient = [p.grad for p in learner.parameters() if p.grad is not None]
+    _require_finite(gradient, f"the meta-gradient is NaN or infinite at outer step {step} (meta-loss {value:g})")
+    return value
+
+
+@contextmanager
+def _seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Torch's global generators at a seed of this step; restored afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed((seed * 1_000_003 + step) % 2**63)
+        yield
 
 
 def _require_finite(values: list[Tensor], what: str) -> None:
@@ -104,7 +125,7 @@ def _require_finite(values: list[Tensor], what: str) -> None:
 @torch.no_grad()
 def refresh_statistics(learner: Learner, episode: Episode) -> None:
     """Move the population statistics of every ``Standardize`` layer towards those of one task's queries."""
-    layers = [m for m in learner.modules() if isinstance(m, Standardize) and m.statistics == "population"]
+    layers = _population_layers(learner)
     if not layers:
         return
     support, query = episode
@@ -120,6 +141,35 @@ def refresh_statistics(learner: Learner, episode: Episode) -> None:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def settle_statistics(
+    learner: Learner, tasks: TaskDistribution, *, generator: torch.Generator, episodes: int = 20
+) -> None:
+    """Take the population statistics anew from fresh tasks (Wu & Johnson 2021, arXiv:2105.07576, "precise BatchNorm").
+
+    Better than those that training left when ``tasks`` are closer to what the learner will meet, for example without
+    augmentation. Leaves the learner in evaluation mode.
+
+    Args:
+        learner: any learner; without ``Standardize`` layers nothing happens.
+        tasks: where the statistics come from, one task at a time.
+        generator: draws them.
+        episodes: how many tasks.
+    """
+    layers = _population_layers(learner)
+    for layer in layers:
+        layer.updates.zero_()
+    learner.eval()
+    for layer in layers:
+        layer.train()
+    for _ in range(episodes if layers else 0):
+        refresh_statistics(learner, task(fit_to(tasks.sample(1, generator=generator), learner), 0))
+    learner.eval()
+
+
+def _population_layers(learner: Learner) -> list[Standardize]:
+    return [m for m in learner.modules() if isinstance(m, Standardize) and m.statistics == "population"]
 
 
 def save_checkpoint(
@@ -159,16 +209,13 @@ def save_checkpoint(
         "scheduler": None if scheduler is None else _plain(scheduler.state_dict()),
         "notes": notes or {},
     }
-    # a copy of each tensor: safetensors refuses two names for one memory (tied parameters)
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
-        text = json.dumps(header)
+        write_tensors(Path(path), tensors, "checkpoint", header)
     except TypeError as error:
         raise ValueError(
             f"the notes or the state of {type(optimizer).__name__} hold what a checkpoint cannot ({error}): use plain "
             "numbers, such as lr=0.001 and not a tensor"
         ) from error
-    write_atomically(Path(path), tensors_to_bytes(tensors, {"checkpoint": text}))
 
 
 @dataclass(frozen=True)
@@ -194,7 +241,7 @@ def load_checkpoint(
             nothing is changed then.
     """
     path = Path(path)
-    header, tensors = read_header(path, "checkpoint"), tensors_from_bytes(path.read_bytes())
+    header, tensors = read_tensors(path, "checkpoint")
     own = learner.state_dict()
     saved = {name.removeprefix("learner/"): t for name, t in tensors.items() if name.startswith("learner/")}
     wrong = sorted(set(own) ^ set(saved)) or sorted(n for n in own if _kind(own, n) != _kind(saved, n))

@@ -197,6 +197,31 @@ def test_a_damaged_member(small: Path):
         omniglot.load(small)
 
 
+def test_a_damaged_name_is_an_error_of_the_archive(small: Path):
+    path = small / "images_evaluation.zip"
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")  # of the list at the end of the archive
+    content[entry + 9] |= 0x08  # the name is said to be UTF-8
+    content[entry + 46 + 20] = 0xFF  # and is not
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=r"archive .*images_evaluation\.zip is damaged .*utf-8.* delete it"):
+        omniglot.load(small)
+
+
+def test_any_flipped_bytes_name_the_archive(small: Path):
+    path, random = small / "images_evaluation.zip", np.random.default_rng(0)
+    whole = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    for _ in range(300):
+        flipped = whole.copy()
+        flipped[random.integers(len(whole), size=4)] ^= random.integers(1, 256, size=4, dtype=np.uint8)
+        path.write_bytes(flipped.tobytes())
+        try:
+            for _member in omniglot._members(path):
+                pass
+        except ValueError as error:
+            assert "images_evaluation.zip is damaged" in str(error)  # noqa: PT017
+
+
 @pytest.mark.parametrize("unpacked", [False, True])
 def test_a_damaged_image(small: Path, unpacked):
     members = files(BACKGROUND)

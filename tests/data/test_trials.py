@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from quickstudy.data.images import suffixes
 from quickstudy.data.root import MissingData
 from quickstudy.data.trials import load_trials
 
@@ -84,7 +85,7 @@ def test_a_part_without_classes(folder: Path, part):
 
 
 def test_a_trial_given_as_the_folder(folder: Path):
-    with pytest.raises(ValueError, match="query has no folder 'support'"):
+    with pytest.raises(ValueError, match=r"run2 is itself a trial: give the folder above it, laid out as FOLDER"):
         load_trials(folder / "run2")
 
 
@@ -96,9 +97,51 @@ def test_a_query_class_without_support(folder: Path):
         load_trials(folder)
 
 
+def test_every_format_that_is_read_is_found(folder: Path):
+    for i, ending in enumerate((".webp", ".tif", ".TIFF", ".ppm", ".jfif")):
+        write(folder / "run2" / "support" / "x" / f"{i}{ending}")
+    assert np.bincount(load_trials(folder)[0].support_y).tolist() == [6, 1, 1]
+    assert {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif"} <= suffixes()
+
+
+def test_an_empty_query_class_is_a_class_without_queries(folder: Path):
+    (folder / "run2" / "query" / "y" / "2.png").unlink()
+    (folder / "run2" / "query" / "z" / "2.png").unlink()
+    (folder / "run2" / "query" / "z").rmdir()
+    trial = load_trials(folder)[0]
+    assert trial.classes == ("x", "y", "z")
+    assert trial.query_y.tolist() == [0]
+
+
+def test_a_trial_without_any_query(folder: Path):
+    for name in "xyz":
+        (folder / "run2" / "query" / name / "2.png").unlink()
+    with pytest.raises(ValueError, match=r"trial .*run2 has no query; required is at least one image in .*query/CLASS"):
+        load_trials(folder)
+
+
+def test_a_trial_of_one_class(folder: Path):
+    write(folder / "run3" / "support" / "x" / "1.png")
+    write(folder / "run3" / "query" / "x" / "2.png")
+    with pytest.raises(ValueError, match=r"trial .*run3 has the single class 'x'; required are at least two"):
+        load_trials(folder)
+
+
+def test_a_folder_that_is_no_trial_is_passed_over(folder: Path):
+    write(folder / "originals" / "x" / "1.png")
+    (folder / "notes").mkdir()
+    assert [trial.name for trial in load_trials(folder)] == ["run2", "run10"]
+
+
+def test_only_folders_that_are_no_trials(tmp_path: Path):
+    write(tmp_path / "originals" / "x" / "1.png")
+    with pytest.raises(ValueError, match="holds no trials: it must be laid out as"):
+        load_trials(tmp_path)
+
+
 def test_a_class_without_images(folder: Path):
     (folder / "run2" / "support" / "y" / "1.jpg").unlink()
-    with pytest.raises(ValueError, match=r"support/y holds no image; at least one of \.bmp, .* is required"):
+    with pytest.raises(ValueError, match=r"support/y holds no image; at least one of .*\.bmp, .* is required"):
         load_trials(folder)
 
 

@@ -1,12 +1,14 @@
 """Episodes over classes. Every example carries its own address: (class, number within the class)."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
 import torch
 
 import quickstudy as q
+from quickstudy.tasks.inputs import encode
 
 NAMES = [f"{group}{i}" for group in ("greek", "latin", "runic") for i in range(4)]
 PER_CLASS = 9
@@ -106,15 +108,24 @@ def test_ranged_way_and_shot_are_drawn_once_per_call_and_reach_both_ends(generat
     assert seen == set(itertools.product((2, 3, 4), (1, 2)))
 
 
-def test_an_imbalanced_support_set_is_padded_with_rows_of_zeros(generator):
+def first_of_class(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """For each row of x (n, way·shot, *input) the first row of its class."""
+    shot = x.shape[1] // y.shape[-1]
+    return x[:, ::shot].repeat_interleave(shot, 1)
+
+
+def test_an_imbalanced_support_set_is_padded_with_the_first_example_of_the_class_and_no_label(generator):
     tasks = addressed(way=5, shot=(1, 4), queries=2, balanced=False)
     (sx, sy), (_, qy) = tasks.sample(100, generator=generator)
     assert sx.shape == (100, 20, 3)
     shots = sy.sum(1)  # (100, way)
     assert set(shots.unique().tolist()) == {1.0, 2.0, 3.0, 4.0}
     padding = sy.sum(-1) == 0
-    assert bool((sx[padding] == 0).all())
-    assert bool((sx[~padding][:, 2] == 1).all())  # real examples are there, untouched
+    assert torch.equal(sx[padding], first_of_class(sx, sy)[padding])
+    for x, real in zip(sx, ~padding, strict=True):  # the real examples are there, each once
+        assert len({tuple(row) for row in x[real].tolist()}) == int(real.sum())
+    means = torch.einsum("nkw,nkd->nwd", sy, sx) / shots.unsqueeze(-1)
+    assert torch.equal(means[..., 0], sx[:, ::4, 0])  # all rows of a class are of that class
     assert torch.equal(qy.sum(1), torch.full((100, 5), 2.0))
 
 
@@ -179,10 +190,186 @@ def test_augment_is_called_with_all_handed_out_examples_and_the_generator(genera
     assert bool((episodes.support.x >= 100).all())
 
 
-def test_augmented_padding_is_still_zero(generator):
-    tasks = addressed(way=3, shot=(1, 3), queries=1, balanced=False, augment=lambda x, g: x + 100)
+def test_padding_repeats_the_augmented_example(generator):
+    tasks = addressed(
+        way=3, shot=(1, 3), queries=1, balanced=False, augment=lambda x, g: x + torch.rand(x.shape, generator=g)
+    )
     x, y = tasks.sample(20, generator=generator).support
-    assert bool((x[y.sum(-1) == 0] == 0).all())
+    padding = y.sum(-1) == 0
+    assert bool(padding.any())
+    assert torch.equal(x[padding], first_of_class(x, y)[padding])
+
+
+def test_batch_statistics_of_a_padded_support_set_are_those_of_real_examples(generator):
+    tasks = addressed(way=2, shot=(1, 8), queries=1, balanced=False)
+    assert bool((tasks.sample(50, generator=generator).support.x[..., 2] == 1).all())
+
+
+class Column:
+    """A column of a table: numpy takes it, and it is no list."""
+
+    def __init__(self, values):
+        self.values = np.array(values, dtype=object)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def __len__(self):
+        return len(self.values)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (np.array([[1]] * 3 + [[0]] * 3), [0, 1]),
+        ([[1]] * 3 + [[0]] * 3, [0, 1]),
+        (torch.tensor([[1]] * 3 + [[0]] * 3), [0, 1]),
+        ([torch.tensor(1)] * 3 + [torch.tensor(0)] * 3, [0, 1]),
+        ([np.int64(1)] * 3 + [0] * 3, [0, 1]),
+        ([np.str_("b")] * 3 + ["a"] * 3, ["a", "b"]),
+        (Column(["b"] * 3 + ["a"] * 3), ["a", "b"]),
+        (np.array(["b"] * 3 + ["a"] * 3, dtype=object), ["a", "b"]),
+        ([("cat", 2)] * 3 + [("cat", 1)] * 3, [("cat", 1), ("cat", 2)]),
+        (range(10, 16), None),
+        (np.array(["2024-01-02"] * 3 + ["2024-01-01"] * 3, dtype="M8[ns]"), None),
+        ([True] * 3 + [False] * 3, [False, True]),
+        (["9"] * 3 + ["10"] * 3, ["10", "9"]),
+    ],
+)
+def test_labels_and_groups_of_any_kind_that_sorts(labels, classes):
+    names, index = encode(labels, "labels")
+    if classes is None:
+        assert len(names) in (2, 6)
+        return
+    assert names == classes
+    assert [type(name) for name in names] == [type(name) for name in classes]  # Python's own, not numpy's
+    assert index.tolist() == [1, 1, 1, 0, 0, 0]
+    tasks = q.ClassTasks(X[:6], labels, groups=labels, way=2, queries=2)
+    assert tasks.classes == tasks.class_groups == classes
+    assert len(tasks.split({"all": classes}, by="group")["all"]) == 2
+
+
+def test_a_hundred_thousand_labels_are_read_in_a_moment():
+    names = [f"alphabet{i // 2000}/character{i // 20:04d}" for i in range(130_000)]
+    start = time.process_time()
+    assert len(encode(names, "labels")[0]) == 6_500
+    assert time.process_time() - start < 0.5
+
+
+def test_groups_of_a_table_column_may_tear_a_class_with_a_message():
+    with pytest.raises(ValueError, match="class 0 is in the groups 'a' and 'b'"):
+        q.ClassTasks(X, Y, groups=Column(["a"] * 3 + ["b"] * 9), way=2, queries=2)
+    with pytest.raises(ValueError, match=r"groups \('a', 1\) and \('b', 2\)"):
+        q.ClassTasks(X, Y, groups=[("a", 1)] * 3 + [("b", 2)] * 9, way=2, queries=2)
+
+
+def test_tuples_group_the_classes_of_a_task(generator):
+    groups = [("ward", 1)] * 6 + [("ward", 2)] * 6
+    labels = [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    tasks = q.ClassTasks(torch.tensor(labels), labels, groups=groups, way=2, queries=2, within_group=True)
+    x = tasks.sample(40, generator=generator).support.x
+    assert torch.equal(x[:, 0] // 2, x[:, 1] // 2)
+
+
+def test_names_may_be_chosen_by_arrays_and_tensors():
+    tasks = q.ClassTasks(X, Y, groups=np.array(Y) + 5, way=2, queries=2)
+    for chosen in (np.array([0, 1]), torch.tensor([0, 1]), (np.int64(0), 1)):
+        assert tasks.only(classes=chosen).classes == [0, 1]
+        assert tasks.split({"a": chosen})["a"].classes == [0, 1]
+    assert len(tasks.only(groups=np.array([5, 6]))) == 2
+
+
+EXPECTED = np.arange(24).reshape(12, 2)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "x",
+    [
+        EXPECTED.astype(np.float32)[::-1][::-1],
+        EXPECTED[:, ::-1].astype(np.float64)[:, ::-1],
+        np.ascontiguousarray(EXPECTED[::-1]).astype(np.float32)[::-1],
+        EXPECTED.astype(">f4"),
+        EXPECTED.astype(">f8"),
+        EXPECTED.astype(np.longdouble),
+        EXPECTED.astype(np.float16),
+        EXPECTED.astype(np.uint16),
+        EXPECTED.astype(">u2"),
+        EXPECTED.astype(np.uint32),
+        EXPECTED.astype(np.uint64),
+        EXPECTED.astype(object),
+        Column(EXPECTED.tolist()),
+        EXPECTED.astype(np.float64).tolist(),
+        np.asfortranarray(EXPECTED.astype(np.float32)),
+        torch.from_numpy(EXPECTED).to(torch.uint16),
+        torch.from_numpy(EXPECTED).bfloat16(),
+        torch.from_numpy(EXPECTED).float().requires_grad_(),
+        list(torch.from_numpy(EXPECTED).float()),
+    ],
+)
+def test_numbers_of_any_type_and_layout_are_features(x):
+    tasks = q.ClassTasks(x, Y, way=2, queries=2)
+    found = tasks.examples(torch.arange(12))
+    assert found.dtype == torch.float32
+    assert not found.requires_grad
+    assert found.tolist() == EXPECTED.tolist()
+    assert len(tasks.checksum()) == 64
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64, ">i4"])
+def test_signed_integers_are_tokens_and_stay(kind):
+    found = q.ClassTasks(EXPECTED.astype(kind), Y, way=2, queries=2).examples(torch.arange(12))
+    assert found.dtype == getattr(torch, np.dtype(kind).newbyteorder("=").name)
+    assert found.tolist() == EXPECTED.tolist()
+
+
+@pytest.mark.parametrize("x", [EXPECTED % 2 == 0, torch.from_numpy(EXPECTED % 2 == 0)])
+def test_booleans_become_floats_and_are_stored_as_they_are(x):
+    tasks = q.ClassTasks(x, Y, way=2, queries=2)
+    assert tasks.x.dtype == torch.bool
+    assert tasks.examples(torch.arange(2)).tolist() == [[1.0, 0.0]] * 2
+    assert len(tasks.checksum()) == 64
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_read_only_file_is_read_without_a_warning_and_left_alone(tmp_path):
+    np.save(tmp_path / "x.npy", EXPECTED.astype(np.uint8))
+    x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    tasks = q.ClassTasks(x, Y, way=2, queries=2)
+    tasks.x.zero_()
+    assert x.tolist() == EXPECTED.tolist()
+
+
+def test_the_checksum_does_not_depend_on_the_layout():
+    x = EXPECTED.astype(np.float32)
+    sums = {q.ClassTasks(v, Y, way=2, queries=2).checksum() for v in (x, x.astype(">f4"), np.asfortranarray(x))}
+    assert len(sums) == 1
+
+
+TAIL = ["rare"] * 2 + ["a"] * 5 + ["b"] * 4 + ["single"]
+
+
+def test_drop_small_leaves_out_the_classes_that_are_too_small(generator):
+    x = torch.arange(12.0)
+    tasks = q.ClassTasks(x, TAIL, groups=[t[0] for t in TAIL], way=2, shot=1, queries=3, drop_small=True)
+    assert tasks.classes == ["a", "b"]
+    assert tasks.class_groups == ["a", "b"]
+    assert tasks.dropped == ["rare", "single"]
+    assert tasks.examples(torch.arange(9)).tolist() == list(range(2, 11))
+    assert set(tasks.sample(50, generator=generator).query.x.unique().tolist()) == set(range(2, 11))
+    assert tasks.checksum() == tasks.replace(queries=1).checksum()
+
+
+def test_drop_small_goes_along_with_replace_and_split(generator):
+    tasks = q.ClassTasks(torch.arange(12.0), TAIL, way=2, shot=1, queries=1, drop_small=True)
+    assert tasks.classes == ["a", "b", "rare"]
+    fewer = tasks.replace(queries=3)
+    assert (fewer.classes, fewer.dropped) == (["a", "b"], ["single", "rare"])
+    assert (tasks.classes, tasks.dropped) == (["a", "b", "rare"], ["single"])
+    assert tasks.split({"a": ["a", "b"]})["a"].classes == ["a", "b"]
+    whole = q.ClassTasks(X, Y, way=2, queries=2, drop_small=True)
+    assert whole.dropped == []
+    assert whole.replace(drop_small=False).x is whole.x
 
 
 def test_replace_changes_the_settings_of_a_copy(generator):
@@ -229,6 +416,20 @@ def test_a_split_by_names_and_what_is_left_at_random(generator):
     assert set(mixed["train"].classes) == set(NAMES) - {"latin0", "latin1"}
 
 
+def test_fractions_may_be_of_any_type_and_are_of_what_is_left(generator):
+    tasks = addressed(way=2)
+    parts = tasks.split({"a": np.float32(0.5), "b": np.float64(0.25), "c": np.float32(0.25)}, generator=generator)
+    assert [len(part) for part in parts.values()] == [6, 3, 3]
+    parts = tasks.split({"test": NAMES[:4], "train": 0.5}, generator=generator)
+    assert len(parts["train"]) == 4  # half of the other eight
+
+
+def test_numpy_numbers_are_settings():
+    tasks = addressed(way=np.int64(3), shot=(np.int32(1), np.int32(2)), queries=np.int64(2))
+    assert (tasks.way, tasks.shot, tasks.queries) == ((3, 3), (1, 2), 2)
+    assert type(tasks.replace(queries=np.int16(1)).queries) is int
+
+
 def test_the_checksum_knows_examples_and_names():
     assert addressed().checksum() == addressed(way=3, queries=2).checksum()
     others = (addressed(per_class=16), addressed(way=2).only(groups=["latin"]))
@@ -253,7 +454,7 @@ X, Y = torch.zeros(12, 2), [0] * 6 + [1] * 6
         (lambda: q.ClassTasks(X, Y, way=2, shot=2, queries=5), ["class 0 has 6 examples", "2 + 5 = 7", "lower"]),
         (
             lambda: q.ClassTasks(X, ["rare"] * 2 + ["common"] * 10, way=2, queries=2),
-            ["class 'rare' has 2 examples", "1 + 2 = 3", "leave the class out"],
+            ["class 'rare' has 2 examples", "1 + 2 = 3", "leave the class out", "drop_small=True"],
         ),
         (
             lambda: q.ClassTasks(X, Y, groups=["a"] * 3 + ["b"] * 9, way=2, queries=2),
@@ -264,6 +465,40 @@ X, Y = torch.zeros(12, 2), [0] * 6 + [1] * 6
             lambda: q.ClassTasks(X, Y, groups=["a"] * 6 + ["b"] * 6, way=2, queries=2, within_group=True),
             ["no group has 2 classes", "within_group=False"],
         ),
+        (lambda: q.ClassTasks(X, np.eye(2)[Y], way=2), ["labels have shape (12, 2)", "labels.argmax(1)"]),
+        (lambda: q.ClassTasks(X, torch.eye(2)[Y], way=2), ["labels have shape (12, 2)", "labels.argmax(1)"]),
+        (lambda: q.ClassTasks(X, [[0, 1]] * 12, way=2), ["labels have shape (12, 2)", "one value for each example"]),
+        (lambda: q.ClassTasks(X, [[0], [0, 1]] * 6, way=2), ["labels are rows of different lengths"]),
+        (lambda: q.ClassTasks(X, [{"a": 1}] * 12, way=2), ["labels hold values that are no names", "dict"]),
+        (lambda: q.ClassTasks(X, 3, way=2), ["labels are a single int"]),
+        (lambda: q.ClassTasks(X, np.array(3), way=2), ["labels have shape ()"]),
+        (lambda: q.ClassTasks(X, Y, groups=[["a", "b"]] * 12, way=2), ["groups have shape (12, 2)"]),
+        (lambda: q.ClassTasks(X, [1, "1"] * 6, way=2), ["types that do not sort together (int, str)", "convert them"]),
+        (lambda: q.ClassTasks(X, Y, groups=[1, "1"] * 6, way=2), ["groups of types that do not sort", "in groups"]),
+        (
+            lambda: q.ClassTasks(X, ["a", None, "b", None] * 3, way=2),
+            ["6 of 12 labels are missing", "example 1", "leave these examples out"],
+        ),
+        (lambda: q.ClassTasks(X, [0.0, 1.0, float("nan")] * 4, way=2), ["4 of 12 labels are missing", "example 2"]),
+        (lambda: q.ClassTasks(X, np.array([0.0, 1.0, np.nan] * 4), way=2), ["4 of 12 labels are missing"]),
+        (lambda: q.ClassTasks(X, np.array(["NaT"] * 12, dtype="M8[ns]"), way=2), ["12 of 12 labels are missing"]),
+        (lambda: q.ClassTasks(X, Y, groups=["a"] * 11 + [None], way=2), ["1 of 12 groups are missing", "example 11"]),
+        (lambda: q.ClassTasks(X, Y, groups=Column(["a"] * 11 + [np.nan]), way=2), ["1 of 12 groups are missing"]),
+        (lambda: q.ClassTasks(X[0, 0], [0], way=2), ["single value", "(n, *input)"]),
+        (lambda: q.ClassTasks(["a", "b"], [0, 1], way=2), ["type <U1", "required are numbers"]),
+        (lambda: q.ClassTasks(np.array([1, "x"], dtype=object), [0, 1], way=2), ["type object", "required are numbers"]),
+        (lambda: q.ClassTasks(np.array([1, None]), [0, 1], way=2), ["1 of 2 examples", "NaN", "impute"]),
+        (lambda: q.ClassTasks(X.to(torch.complex64), Y, way=2), ["complex64", "required are numbers"]),
+        (lambda: q.ClassTasks([[1, 2], [1]], [0, 1], way=2), ["same shape for all", "resize, crop or pad"]),
+        (lambda: q.ClassTasks([X[0], X[0, :1]], [0, 1], way=2), ["same shape for all", "resize, crop or pad"]),
+        (lambda: q.ClassTasks(X, Y, way=2.5), ["way=2.5", "whole number"]),
+        (lambda: q.ClassTasks(X, Y, way=2, shot=(1, 2, 3)), ["shot=(1, 2, 3)", "(lowest, highest)"]),
+        (lambda: q.ClassTasks(X, Y, way=2, queries=1.5), ["queries=1.5", "whole number"]),
+        (
+            lambda: q.ClassTasks(X, TAIL, way=3, queries=3, drop_small=True),
+            ["2 classes (2 with fewer than shot + queries = 4 examples were left out) for way=3", "the shot or the"],
+        ),
+        (lambda: q.ClassTasks(X, TAIL, way=2, drop_small=True), ["0 classes (4 with fewer", "lower the way, the shot"]),
         (lambda: addressed(way=2).replace(wya=3), ["'wya'", "choose among", "'way'"]),
         (lambda: addressed(way=2).replace(way=20), ["12 classes for way=20"]),
         (lambda: addressed(way=2).only(), ["either classes or groups"]),

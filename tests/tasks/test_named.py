@@ -1,5 +1,8 @@
 """The task distributions that the command knows by name."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -100,6 +103,7 @@ def test_class_names_and_groups_are_kept():
         ),
         (lambda: q.named_tasks("glyphs", "train", split="random"), "split 'random' of glyphs.*choose 'scripts'"),
         (lambda: q.named_tasks("glyphs", "exam"), "part 'exam'.*'train', 'validation', 'test'"),
+        (lambda: q.named_tasks("sinusoid", "exam"), "part 'exam' of sinusoid.*choose among train, validation, test"),
         (lambda: q.named_tasks("omniglot", "exam", split="official"), "no part 'exam': choose one of train"),
         (lambda: q.named_tasks("omniglot", "train", split="mine"), "split 'mine' is unknown: choose one of official"),
     ],
@@ -116,6 +120,13 @@ def test_the_names_are_those_that_are_served(small, monkeypatch):
         split = "official" if name == "omniglot" else None
         tasks = q.named_tasks(name, "validation", split=split, way=2, shot=1, queries=2)
         assert tasks.sample(1, generator=torch.Generator()).support.x.shape[0] == 1
+
+
+def test_plots_and_fonts_are_imported_only_where_they_are_used():
+    heavy = ("matplotlib", "fontTools", "PIL", "quickstudy.data.glyphs", "quickstudy.data.omniglot")
+    code = f"import sys, quickstudy; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.skipif(

@@ -48,6 +48,18 @@ def test_ranges_can_be_chosen_and_the_seed_decides():
     assert 0 <= float(first.query.x.min()) <= float(first.query.x.max()) <= 1
 
 
+@pytest.mark.parametrize("name", ["amplitude", "phase", "x"])
+@pytest.mark.parametrize("bounds", [(2.0, 1.0), (math.nan, 1.0), (0.0, math.nan), (0.0, math.inf), (-math.inf, 0.0)])
+def test_ranges_must_be_finite_and_in_order(name, bounds):
+    with pytest.raises(ValueError, match=rf"{name}=\(.*two finite numbers, the lower one first"):
+        q.Sinusoid(**{name: bounds})
+
+
+def test_numpy_numbers_are_settings(generator):
+    tasks = q.Sinusoid(shot=np.int64(3), queries=np.int32(2))  # pyright: ignore[reportArgumentType]
+    assert tasks.sample(2, generator=generator).query.x.shape == (2, 2, 1)
+
+
 @pytest.mark.parametrize("settings", [{"shot": 0}, {"queries": 0}])
 def test_points_are_required(settings):
     with pytest.raises(ValueError, match="required is at least 1 of each"):

@@ -1,5 +1,6 @@
 """Any image file as a small grey square: bright ink on a dark ground."""
 
+import functools
 import io
 import struct
 import zlib
@@ -14,6 +15,12 @@ MAX_PIXELS = 80_000_000  # an 80 megapixel photo; more is taken for a decompress
 _ALPHA = {"RGBA", "LA", "PA", "La", "RGBa"}
 # What Pillow raises on damaged files of these formats.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """The endings of files of the formats that are read, in lower case: ".png", ".jpg", ..."""
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
 
 
 def read_image(source: Path | bytes | BinaryIO, *, size: int = 28, name: str | None = None) -> np.ndarray:

@@ -4,7 +4,9 @@ Lake, Salakhutdinov, Tenenbaum, "Human-level concept learning through probabilis
 """
 
 import hashlib
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -85,6 +87,8 @@ VINYALS = {"train": "train.txt", "validation": "val.txt", "trainval": "trainval.
 OFFICIAL = ("train", "validation", "test", "background")
 
 _MEMBER = re.compile(r"(?:^|/)([^/]+)/(character\d+)/\d+_(\d+)\.png$")
+# What zipfile raises on damaged archives; undecodable names are a ValueError.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError, ValueError)
 _Images = dict[tuple[str, int], tuple[str, bytes]]  # (class, drawer): (what an error calls the file, its bytes)
 
 
@@ -214,7 +218,7 @@ def _members(source: Path) -> Iterator[tuple[str, bytes]]:
             for member in archive.namelist():
                 if _MEMBER.search(member):
                     yield member, archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise ValueError(
             f"the archive {source} is damaged{f' at {member}' if member else ''} ({error}): "
             "delete it and run `quickstudy data omniglot --download`"

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from quickstudy.data.images import read_image
+from quickstudy.data.images import read_image, suffixes
 from quickstudy.data.root import MissingData
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif"))
 LAYOUT = "FOLDER/TRIAL/support/CLASS/*.png and FOLDER/TRIAL/query/CLASS/*.png"
 
 
@@ -37,8 +36,9 @@ class Trial(NamedTuple):
 def load_trials(folder: Path, *, size: int = 28) -> list[Trial]:
     """Every trial of a folder laid out as ``FOLDER/TRIAL/support/CLASS/*.png`` and ``FOLDER/TRIAL/query/CLASS/*.png``.
 
-    Also .jpg, .jpeg, .bmp and .gif, in capitals or not; other and hidden files are passed over. Trials may differ in
-    their ways and shots. Numbers in names sort by value: run2 before run10.
+    Also .jpg, .webp, .tif and whatever else ``read_image`` reads, in capitals or not; other and hidden files are passed
+    over, and so are folders with neither support nor query. Trials may differ in their ways and shots, and a class may
+    have no query. Numbers in names sort by value: run2 before run10.
 
     Args:
         folder: holds one folder for each trial.
@@ -49,16 +49,23 @@ def load_trials(folder: Path, *, size: int = 28) -> list[Trial]:
 
     Raises:
         MissingData: no such folder (a ValueError and a FileNotFoundError).
-        ValueError: a folder that is not laid out so, a query class that the support lacks, an image that cannot be
-            read; the message names it.
+        ValueError: a folder that is not laid out so, a trial of a single class or without queries, a query class that
+            the support lacks, an image that cannot be read; the message names it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingData(f"{folder} is not a folder: give one laid out as {LAYOUT}")
-    trials = [_trial(path, size) for path in _subfolders(folder)]
+    if _is_trial(folder):
+        raise ValueError(f"{folder} is itself a trial: give the folder above it, laid out as {LAYOUT}")
+    trials = [_trial(path, size) for path in _subfolders(folder) if _is_trial(path)]
     if not trials:
         raise ValueError(f"{folder} holds no trials: it must be laid out as {LAYOUT}")
     return trials
+
+
+def _is_trial(folder: Path) -> bool:
+    """Whether it has at least one of the two parts; a missing other one is an error then."""
+    return (folder / "support").is_dir() or (folder / "query").is_dir()
 
 
 def _trial(folder: Path, size: int) -> Trial:
@@ -70,6 +77,22 @@ def _trial(folder: Path, size: int) -> Trial:
             f"classes); its support classes are {', '.join(support)}: add {folder / 'support' / foreign[0]}, or remove "
             "the query class"
         )
+    empty = next((name for name, files in support.items() if not files), None)
+    if empty is not None:
+        raise ValueError(
+            f"{folder / 'support' / empty} holds no image; at least one of {', '.join(sorted(suffixes()))} is "
+            "required: add one, or remove the folder"
+        )
+    if len(support) < 2:
+        raise ValueError(
+            f"the trial {folder} has the single class {next(iter(support))!r}; required are at least two to tell "
+            "apart: add a class, or remove the trial"
+        )
+    if not any(query.values()):
+        raise ValueError(
+            f"the trial {folder} has no query; required is at least one image in {folder / 'query'}/CLASS: add one, or "
+            "remove the trial"
+        )
     classes = tuple(support)
     support_x, support_y = _read(support, classes, size)
     query_x, query_y = _read(query, classes, size)
@@ -77,18 +100,12 @@ def _trial(folder: Path, size: int) -> Trial:
 
 
 def _files(trial: Path, part: str) -> dict[str, list[Path]]:
-    """Class name: its image files; neither is empty."""
+    """Class name: its image files, which may be none; there is at least one class."""
     if not (trial / part).is_dir():
         raise ValueError(f"the trial {trial} has no folder {part!r}: it must be laid out as {LAYOUT}")
     found = {path.name: _sorted(p for p in path.iterdir() if _is_image(p)) for path in _subfolders(trial / part)}
     if not found:
         raise ValueError(f"{trial / part} has no class folders: the trial must be laid out as {LAYOUT}")
-    for name, files in found.items():
-        if not files:
-            raise ValueError(
-                f"{trial / part / name} holds no image; at least one of {', '.join(sorted(SUFFIXES))} is required: "
-                "add one, or remove the folder"
-            )
     return found
 
 
@@ -99,7 +116,7 @@ def _read(files: dict[str, list[Path]], classes: tuple[str, ...], size: int) -> 
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in suffixes() and not path.name.startswith(".") and path.is_file()
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -20,8 +20,10 @@ Heads that serve any way:
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from quickstudy.episode import Labelled
 from quickstudy.functional import mask_absent, prototypes, require_classes
@@ -33,14 +35,15 @@ _LABELS = "support.y"
 
 
 class MAML(Learner[Params]):
-    """Adapt all parameters of a network by gradient descent on the support set.
+    """Adapt all parameters of a network that require gradients, by gradient descent on the support set.
 
     Args:
         network: any module. With a head it maps (n, *input) → (n, d), and the head to (n, way); without one its own
             output is the prediction.
         head: "shared", "prototypes" (see above), or None: the network is adapted exactly as it is, which fixes the way.
         inner_lr: α.
-        inner_steps: gradient steps, at least 0.
+        inner_steps: gradient steps, at least 0; with the shared head the first one moves the head alone, because all
+            classes start alike.
         first_order: take inner gradients as constants.
         regression: targets of several columns are numbers (a single column always is).
 
@@ -53,7 +56,7 @@ class MAML(Learner[Params]):
         *,
         head: Literal["shared", "prototypes"] | None = "shared",
         inner_lr: float = 0.1,
-        inner_steps: int = 1,
+        inner_steps: int = 5,
         first_order: bool = False,
         regression: bool = False,
     ):
@@ -77,7 +80,7 @@ class MAML(Learner[Params]):
 
     def adapt(self, support: Labelled, query_x: Tensor | None = None) -> Params:
         """φ: the network's parameters after ``inner_steps`` steps, and those of the head."""
-        start = {f"network.{name}": p for name, p in self.network.named_parameters()}
+        start = {f"network.{name}": p for name, p in self.network.named_parameters() if p.requires_grad}
         start |= self._first_head(support)
 
         def loss(params: Params) -> Tensor:
@@ -102,14 +105,21 @@ class MAML(Learner[Params]):
         if self.head is None:
             return {}
         require_classes(support.y)
-        z = self.network(support.x).flatten(1)  # (n, d)
         way = support.y.shape[-1]
         if self.head == "shared":
+            with torch.no_grad():  # for the length of an embedding
+                z = self.network(support.x[:2]).flatten(1)  # (2, d)
             return dict(zip(_HEAD, (z.new_zeros(way, z.shape[-1]), z.new_zeros(way)), strict=True))
+        z = self._embed({}, support.x)  # (n, d)
         centres = prototypes(z, support.y)
         return dict(zip(_HEAD, (2 * centres, -centres.square().sum(-1)), strict=True))
 
     def _forward(self, params: Params, x: Tensor) -> Tensor:
+        z = self._embed(params, x)
+        return z if self.head is None else z @ params["head.weight"].T + params["head.bias"]
+
+    def _embed(self, params: Params, x: Tensor) -> Tensor:
         network = {name.removeprefix("network."): p for name, p in params.items() if name.startswith("network.")}
-        z = functional_call(self.network, network, (x,))
-        return z if self.head is None else z.flatten(1) @ params["head.weight"].T + params["head.bias"]
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+            z = functional_call(self.network, network, (x,))
+        return z if self.head is None else z.flatten(1)

@@ -40,8 +40,8 @@ class ProtoNet(Learner[Prototypes]):
     def adapt(self, support: Labelled, query_x: Tensor | None = None) -> Prototypes:
         """Equation (1): the mean embedding of each class."""
         require_classes(support.y)
-        return Prototypes(prototypes(self.backbone(support.x), support.y), support.y)
+        return Prototypes(prototypes(self.backbone(support.x).flatten(1), support.y), support.y)
 
     def predict(self, adapted: Prototypes, x: Tensor) -> Tensor:
         """Equation (2): minus the squared distances, (m, way)."""
-        return mask_absent(-squared_euclidean(self.backbone(x), adapted.centres), adapted.y)
+        return mask_absent(-squared_euclidean(self.backbone(x).flatten(1), adapted.centres), adapted.y)

@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from quickstudy.episode import Episode, Labelled, check_episode
 from quickstudy.learner import Learner
+from quickstudy.outer.map_tasks import Strategy, map_tasks
 from quickstudy.outer.unrolled import task_loss
 
 
@@ -37,6 +39,7 @@ def check_meta_gradient(
     *,
     directions: int = 4,
     epsilons: Sequence[float] = (1e-4, 1e-5, 1e-6, 1e-7),
+    strategy: Strategy = "loop",
     generator: torch.Generator | None = None,
 ) -> GradientCheck:
     """Check that the meta-gradient is the derivative of the meta-loss, in float64 along random directions.
@@ -52,6 +55,7 @@ def check_meta_gradient(
         episode: one task, without a task axis.
         directions: how many unit vectors v are drawn.
         epsilons: steps of the difference, in units of θ.
+        strategy: how the checked gradient is computed, see ``map_tasks``; differences are always taken of the loop.
         generator: draws the directions; by default one with seed 0.
     """
     check_episode(episode, regression=learner.regression)
@@ -62,7 +66,9 @@ def check_meta_gradient(
     parameters = [p for p in learner.parameters() if p.requires_grad]
     if not parameters:
         return GradientCheck(0.0, (), ())
-    loss = task_loss(learner, episode)
+    batch = Episode(*(Labelled(x.unsqueeze(0), y.unsqueeze(0)) for x, y in episode))
+    with _same_draws():
+        loss = map_tasks(lambda e: task_loss(learner, e), batch, strategy=strategy).squeeze(0)
     grads = (
         torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         if loss.requires_grad
@@ -77,7 +83,7 @@ def check_meta_gradient(
         computed.append(float(sum((g * x).sum() for g, x in zip(grads, v, strict=True))))
 
         def shifted(amount: float, v: list[Tensor] = v) -> float:
-            with torch.no_grad():
+            with torch.no_grad(), _same_draws():
                 for p, p0, x in zip(parameters, start, v, strict=True):
                     p.copy_(p0 + amount * x)
                 return float(task_loss(learner, episode))
@@ -88,6 +94,14 @@ def check_meta_gradient(
         measured.append(min((difference(e) for e in epsilons), key=lambda d: abs(d - computed[-1])))
     error = max(abs(c - m) for c, m in zip(computed, measured, strict=True))
     return GradientCheck(error / max(math.hypot(*measured), 1e-12), tuple(computed), tuple(measured))
+
+
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    """Dropout draws the same masks at every point of a difference."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 def _double(x: Tensor) -> Tensor:

@@ -9,9 +9,7 @@ from quickstudy.outer.map_tasks import Strategy, map_tasks
 
 def task_loss(learner: Learner, episode: Episode) -> Tensor:
     """L(predict(adapt(support), query.x), query.y): a scalar for one task; query labels reach the loss alone."""
-    support, query = episode
-    adapted = learner.adapt(support, query.x) if learner.transductive else learner.adapt(support)
-    return learner.loss(learner.predict(adapted, query.x), query.y)
+    return learner.loss(learner.answer(episode.support, episode.query.x), episode.query.y)
 
 
 def unrolled(learner: Learner, episodes: Episode, *, strategy: Strategy = "auto") -> Tensor:

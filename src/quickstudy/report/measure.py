@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.episode import Episode, Labelled, TaskDistribution, one_hot
-from quickstudy.evaluation import Comparison, compare, device_of, evaluating
-from quickstudy.learner import Learner
+from quickstudy.evaluation import Comparison, compare, evaluating
+from quickstudy.learner import Learner, device_of, fit_to
 from quickstudy.learners import MAML
 from quickstudy.runs import Settings
 from quickstudy.tasks import ClassTasks, Sinusoid
@@ -250,11 +250,9 @@ def _measure(
 
 
 def _predict(learner: Learner, episode: Episode) -> Tensor:
-    device = device_of(learner)
-    support, x = Labelled(*(t.to(device) for t in episode.support)), episode.query.x.to(device)
+    support, query = fit_to(episode, learner)
     with evaluating(learner):
-        adapted = learner.adapt(support, x) if learner.transductive else learner.adapt(support)
-        return learner.predict(adapted, x).cpu()
+        return learner.answer(support, query.x).cpu()
 
 
 def _named_episode(tasks: ClassTasks, way: int, queries: int, generator: torch.Generator) -> tuple[Episode, list[Any]]:

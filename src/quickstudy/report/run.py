@@ -7,7 +7,7 @@ from quickstudy.learner import Learner
 from quickstudy.report import figures, marks
 from quickstudy.report.page import Picture, Section, Table, duration, value
 from quickstudy.runs import RunFolder, Settings
-from quickstudy.saving import SavedFileError, read_header
+from quickstudy.saving import SavedFileError, read_tensors
 
 _DEFAULT_SPLIT = {"omniglot": "vinyals", "glyphs": "scripts"}
 
@@ -75,7 +75,7 @@ def facts(
 
 def _training_seconds(folder: RunFolder) -> float | None:
     try:
-        return float(read_header(folder.checkpoint, "checkpoint")["notes"]["seconds"])
+        return float(read_tensors(folder.checkpoint, "checkpoint")[0]["notes"]["seconds"])
     except (SavedFileError, KeyError):
         return None  # the checkpoint was removed, which costs nothing else
 

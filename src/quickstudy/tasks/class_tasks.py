@@ -10,69 +10,75 @@ import torch
 from torch import Tensor
 
 from quickstudy.episode import Episode, Labelled, one_hot
+from quickstudy.tasks.inputs import as_examples, as_list, as_range, as_whole, encode, group_of_each, take
+from quickstudy.tasks.parts import deal
 
 Range = int | tuple[int, int]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-_SETTINGS = ("way", "shot", "queries", "balanced", "within_group", "augment")
+_SETTINGS = ("way", "shot", "queries", "balanced", "within_group", "augment", "drop_small")
 
 
 class ClassTasks:
     """Episodes over the classes of a labelled data set.
 
     Args:
-        x: examples (n, *input), tensor or array. uint8 is taken as images and handed out as floats in [0, 1]; floating
-            point numbers are handed out in torch's default dtype, integers as they are.
-        y: n labels of any kind that sorts: integers, strings.
+        x: examples (n, *input), a tensor or anything numpy takes. uint8 is taken as images and handed out as floats in
+            [0, 1]. Floating point numbers, booleans and wider unsigned integers are features: handed out with the same
+            values in torch's default dtype. Signed integers are taken as tokens and stay as they are.
+        y: n labels of one kind that sorts: integers, strings, tuples; in a list, array, tensor or column of a table.
         groups: for each example the group of its class (alphabet, speaker, hospital), for splits by group.
         way: classes per task, or an inclusive range (lowest, highest) from which each call of ``sample`` draws once.
         shot: support examples per class, or such a range.
         queries: query examples per class.
         balanced: every class of a task has the same shot. Otherwise each class draws its own from the range, and
-            shorter ones are filled up with padding: an all-zero row of y.
+            shorter ones are filled up with padding: an all-zero row of y, and in x the first support example of the
+            class again, so that batch statistics stay those of real examples.
         within_group: all classes of a task come from one group.
         augment: (examples (m, *input), generator) → changed examples, applied to everything that is handed out.
+        drop_small: leave out the classes with fewer than shot + queries examples; a later ``replace`` does not bring
+            them back.
 
     Attributes:
         classes: the distinct labels, sorted.
         class_groups: the group of each class, or None.
+        dropped: the labels that ``drop_small`` left out.
 
     Raises:
-        ValueError: lengths that differ, NaN or infinite examples, a class in two groups, fewer classes than ``way``, a
-            class with fewer than shot + queries examples (named).
+        ValueError: lengths that differ, NaN or infinite examples, missing labels, a class in two groups, fewer classes
+            than ``way``, a class with fewer than shot + queries examples (named).
     """
 
     def __init__(
         self,
-        x: Tensor | np.ndarray,
+        x: Tensor | np.ndarray | Sequence[Any],
         y: Sequence[Any] | np.ndarray | Tensor,
         *,
-        groups: Sequence[Any] | np.ndarray | None = None,
+        groups: Sequence[Any] | np.ndarray | Tensor | None = None,
         way: Range = 5,
         shot: Range = 1,
         queries: int = 15,
         balanced: bool = True,
         within_group: bool = False,
         augment: Augment | None = None,
+        drop_small: bool = False,
     ):
-        values = torch.as_tensor(x)
-        names, label = np.unique(np.asarray(y), return_inverse=True)
-        if len(values) != len(label) or (groups is not None and len(groups) != len(label)):
-            more = "" if groups is None else f", {len(groups)} groups"
+        values = as_examples(x)
+        self.classes, label = encode(y, "labels")
+        names, group = ([], label) if groups is None else encode(groups, "groups")
+        if not len(values) == len(label) == len(group):
+            more = "" if groups is None else f", {len(group)} groups"
             raise ValueError(
                 f"{len(values)} examples, {len(label)} labels{more}; required is one label (and group) for each"
             )
-        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-            bad = int((~torch.isfinite(values)).reshape(len(values), -1).any(1).sum())
-            raise ValueError(f"{bad} of {len(values)} examples hold NaN or infinite values: clean or impute them first")
-        order = np.argsort(label, kind="stable")
-        self.x = values[torch.from_numpy(order)]
-        self.counts = torch.from_numpy(np.bincount(label, minlength=len(names)))
+        self.class_groups = None if groups is None else group_of_each(self.classes, label, names, group)
+        self.x = take(values, np.argsort(label, kind="stable"))
+        _refuse_nan(self.x)
+        self.counts = torch.from_numpy(np.bincount(label, minlength=len(self.classes)))
         self.offsets = self.counts.cumsum(0) - self.counts
-        self.classes: list[Any] = names.tolist()
-        self.class_groups = None if groups is None else _group_of_each(self.classes, label, groups)
-        self.way, self.shot, self.queries = _range(way), _range(shot), queries
-        self.balanced, self.within_group, self.augment = balanced, within_group, augment
-        self._check()
+        self.dropped: list[Any] = []
+        self.way, self.shot, self.queries = as_range("way", way), as_range("shot", shot), as_whole("queries", queries)
+        self.balanced, self.within_group, self.augment, self.drop_small = balanced, within_group, augment, drop_small
+        self._settle()
 
     def __repr__(self) -> str:
         groups = "" if self.class_groups is None else f", {len(set(self.class_groups))} groups"
@@ -84,26 +90,30 @@ class ClassTasks:
         return len(self.classes)
 
     def replace(self, **settings: Any) -> "ClassTasks":
-        """The same data under other settings (way, shot, queries, balanced, within_group, augment)."""
+        """The same data under other settings (way, shot, queries, balanced, within_group, augment, drop_small)."""
         unknown = set(settings) - set(_SETTINGS)
         if unknown:
             raise ValueError(f"{sorted(unknown)} are no settings of class tasks: choose among {_SETTINGS}")
         other = copy.copy(self)
+        taken = {"way": as_range, "shot": as_range, "queries": as_whole}
         for name, value in settings.items():
-            setattr(other, name, _range(value) if name in ("way", "shot") else value)
-        other._check()
+            setattr(other, name, taken[name](name, value) if name in taken else value)
+        other._settle()
         return other
 
     def only(self, *, classes: Sequence[Any] | None = None, groups: Sequence[Any] | None = None) -> "ClassTasks":
         """The tasks over some of the classes, or over the classes of some groups."""
         if (classes is None) == (groups is None):
             raise ValueError("only() takes either classes or groups")
-        chosen = list(classes if classes is not None else groups or ())
-        there = self._keys("class" if groups is None else "group")
-        missing = [name for name in chosen if name not in set(there)]
+        chosen = dict.fromkeys(as_list(groups if classes is None else classes))
+        keys = self._keys("class" if groups is None else "group")
+        there = set(keys)
+        missing = [name for name in chosen if name not in there]
         if missing:
-            raise ValueError(f"{missing[:3]} are not in the data, which hold {sorted(set(there), key=str)[:5]}...")
-        return self._subset([i for i, key in enumerate(there) if key in set(chosen)])
+            raise ValueError(
+                f"{missing[:3]} are not in the data, which hold {sorted(there, key=str)[:5]}...: choose among these"
+            )
+        return self._subset([i for i, key in enumerate(keys) if key in chosen])
 
     def split(
         self,
@@ -115,8 +125,8 @@ class ClassTasks:
         """Disjoint parts, no class or group in two of them.
 
         Args:
-            parts: name → fraction of the classes or groups (drawn at random, fractions add up to at most 1), or
-                name → the classes or groups themselves.
+            parts: name → the classes or groups themselves, or name → a fraction: of all classes or groups, or, beside
+                parts that list theirs, of those left over. They are drawn at random; fractions add up to at most 1.
             by: what is divided; by "group", classes of one group stay together.
             generator: draws the random parts; not needed where all are given by name.
 
@@ -124,34 +134,7 @@ class ClassTasks:
             ValueError: a class or group in two parts, fractions over 1, or a part too small for ``way``.
         """
         keys = self._keys(by)
-        distinct = list(dict.fromkeys(keys))
-        fractions = {name: p for name, p in parts.items() if isinstance(p, (int, float))}
-        listed = {name: list(p) for name, p in parts.items() if not isinstance(p, (int, float))}
-        owner: dict[Any, str] = {}
-        for name, members in listed.items():
-            for member in members:
-                if member not in set(distinct):
-                    raise ValueError(f"part {name!r} names the {by} {member!r}, which the data do not hold")
-                if owner.setdefault(member, name) != name:
-                    raise ValueError(
-                        f"{by} {member!r} is in both {owner[member]!r} and {name!r}; parts must not overlap: "
-                        "leave it in one of them"
-                    )
-        if sum(fractions.values()) > 1 + 1e-9 or any(fraction < 0 for fraction in fractions.values()):
-            raise ValueError(
-                f"the fractions {fractions} add up to {sum(fractions.values()):g}; required are fractions of at least "
-                "0 that add up to at most 1"
-            )
-        if fractions and generator is None:
-            raise ValueError("parts given as fractions are drawn at random: pass generator=torch.Generator()")
-        free = [key for key in distinct if key not in owner]
-        if fractions:
-            free = [free[i] for i in torch.randperm(len(free), generator=generator).tolist()]
-        start, total = 0.0, len(free)
-        for name, fraction in fractions.items():
-            for key in free[round(start * total) : round((start + fraction) * total)]:
-                owner[key] = name
-            start += fraction
+        owner = deal(list(dict.fromkeys(keys)), parts, by, generator)
         return {name: self._subset([i for i, key in enumerate(keys) if owner.get(key) == name], name) for name in parts}
 
     def sample(self, n: int, *, generator: torch.Generator) -> Episode:
@@ -179,8 +162,10 @@ class ClassTasks:
             x = self.augment(x, generator)
         y = one_hot(label.flatten(1), way)  # (n, way·k, way)
         x = x.view(*y.shape[:2], *x.shape[1:])  # (n, way·k, *input)
-        if not self.balanced:
-            x = torch.where((label.flatten(1) >= 0).view(*y.shape[:2], *(1,) * (x.ndim - 2)), x, 0)
+        if bool((label < 0).any()):  # padding: the first example of its class again
+            place = torch.arange(y.shape[1]).view(1, way, -1)
+            place = torch.where(label < 0, place[..., :1], place).flatten(1)  # (n, way·k)
+            x = x[torch.arange(len(x)).unsqueeze(1), place]
         return Labelled(x, y)
 
     def examples(self, rows: Tensor) -> Tensor:
@@ -188,11 +173,11 @@ class ClassTasks:
         x = self.x[rows]
         if x.dtype == torch.uint8:
             return x.to(torch.get_default_dtype()).div_(255)
-        return x.to(torch.get_default_dtype()) if x.is_floating_point() else x
+        return x.to(torch.get_default_dtype()) if x.is_floating_point() or x.dtype == torch.bool else x
 
     def checksum(self) -> str:
         """SHA-256 over examples and class names, in hexadecimal."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.x.numpy()).data)
+        digest = hashlib.sha256(self.x.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         digest.update(repr((self.classes, self.counts.tolist())).encode())
         return digest.hexdigest()
 
@@ -216,7 +201,7 @@ class ClassTasks:
         return self.offsets[classes].unsqueeze(-1) + keys.topk(k, largest=False).indices
 
     def _group_index(self) -> Tensor:
-        return torch.from_numpy(np.unique(np.asarray(self._keys("group")), return_inverse=True)[1])
+        return torch.from_numpy(encode(self._keys("group"), "groups")[1])
 
     def _keys(self, by: str) -> list[Any]:
         if by == "class":
@@ -227,14 +212,25 @@ class ClassTasks:
             raise ValueError("these tasks have no groups: pass groups= (one for each example) to ClassTasks")
         return self.class_groups
 
-    def _subset(self, chosen: Sequence[int], part: str | None = None) -> "ClassTasks":
-        other = copy.copy(self)
+    def _settle(self) -> None:
+        """Leave out what the settings leave out, and check what remains."""
+        small = self.counts < self.shot[1] + self.queries
+        if self.drop_small and bool(small.any()):
+            self.dropped = self.dropped + [self.classes[i] for i in small.nonzero().flatten()]
+            self._keep((~small).nonzero().flatten().tolist())
+        self._check()
+
+    def _keep(self, chosen: list[int]) -> None:
         rows = torch.cat([self.rows_of(i) for i in chosen]) if chosen else torch.empty(0, dtype=torch.int64)
-        other.x = self.x[rows]
-        other.counts = self.counts[list(chosen)]
-        other.offsets = other.counts.cumsum(0) - other.counts
-        other.classes = [self.classes[i] for i in chosen]
-        other.class_groups = None if self.class_groups is None else [self.class_groups[i] for i in chosen]
+        self.x = self.x[rows]
+        self.counts = self.counts[chosen]
+        self.offsets = self.counts.cumsum(0) - self.counts
+        self.classes = [self.classes[i] for i in chosen]
+        self.class_groups = None if self.class_groups is None else [self.class_groups[i] for i in chosen]
+
+    def _subset(self, chosen: list[int], part: str | None = None) -> "ClassTasks":
+        other = copy.copy(self)
+        other._keep(chosen)
         other._check(part)
         return other
 
@@ -244,24 +240,24 @@ class ClassTasks:
             raise ValueError(f"way={self.way}; required are at least 2 classes: fewer leave nothing to tell apart")
         if not 1 <= self.shot[0] <= self.shot[1] or self.queries < 1:
             raise ValueError(f"shot={self.shot}, queries={self.queries}; required is at least 1 of each")
-        if len(self.classes) < self.way[1]:
-            raise ValueError(
-                f"{where}{len(self.classes)} classes for way={self.way[1]}: lower the way, or bring more classes"
-            )
         needed = self.shot[1] + self.queries
+        if len(self.classes) < self.way[1]:
+            left = ""
+            if self.dropped and part is None:
+                left = f" ({len(self.dropped)} with fewer than shot + queries = {needed} examples were left out)"
+            raise ValueError(
+                f"{where}{len(self.classes)} classes{left} for way={self.way[1]}: lower the way"
+                f"{', the shot or the queries' if left else ''}, or bring more classes"
+            )
         if int(self.counts.min()) < needed:
             worst = int(self.counts.argmin())
             raise ValueError(
                 f"{where}class {self.classes[worst]!r} has {int(self.counts[worst])} examples; required are shot + "
-                f"queries = {self.shot[1]} + {self.queries} = {needed}: lower one of them, or leave the class out"
+                f"queries = {self.shot[1]} + {self.queries} = {needed}: lower one of them, leave the class out, or "
+                "pass drop_small=True, which leaves out all classes that are too small"
             )
         if self.within_group and int(torch.bincount(self._group_index()).max()) < self.way[1]:
             raise ValueError(f"{where}no group has {self.way[1]} classes: lower the way, or set within_group=False")
-
-
-def _range(value: Range) -> tuple[int, int]:
-    lowest, highest = value if isinstance(value, (tuple, list)) else (value, value)
-    return int(lowest), int(highest)
 
 
 def _draw(bounds: tuple[int, int], generator: torch.Generator) -> int:
@@ -270,17 +266,7 @@ def _draw(bounds: tuple[int, int], generator: torch.Generator) -> int:
     return int(torch.randint(bounds[0], bounds[1] + 1, (), generator=generator))
 
 
-def _group_of_each(classes: list[Any], label: np.ndarray, groups: Sequence[Any] | np.ndarray) -> list[Any]:
-    names, index = np.unique(np.asarray(groups), return_inverse=True)
-    lowest = np.full(len(classes), len(names))
-    highest = np.full(len(classes), -1)
-    np.minimum.at(lowest, label, index)
-    np.maximum.at(highest, label, index)
-    torn = np.flatnonzero(lowest != highest)
-    if len(torn):
-        i = torn[0]
-        raise ValueError(
-            f"class {classes[i]!r} is in the groups {names[lowest[i]].item()!r} and {names[highest[i]].item()!r}; a "
-            "class must lie in one group, or splits by group would share it: rename it for each group"
-        )
-    return names[lowest].tolist()
+def _refuse_nan(x: Tensor) -> None:
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).reshape(len(x), -1).any(1).sum())
+        raise ValueError(f"{bad} of {len(x)} examples hold NaN or infinite values: clean or impute them first")

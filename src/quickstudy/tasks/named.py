@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from quickstudy.data import ClassData, glyphs, omniglot
+from quickstudy.data import ClassData
 from quickstudy.episode import TaskDistribution
 from quickstudy.tasks.class_tasks import ClassTasks
 from quickstudy.tasks.sinusoid import Sinusoid
@@ -33,6 +33,8 @@ def named_tasks(
         settings: of ``ClassTasks``; sinusoids take ``shot`` and ``queries``.
     """
     if name == "sinusoid":
+        if part not in PARTS:
+            raise ValueError(f"part {part!r} of sinusoid is not known; choose among {', '.join(PARTS)}")
         return Sinusoid(**{key: settings[key] for key in ("shot", "queries") if key in settings})
     if name not in TASKS:
         raise ValueError(f"tasks {name!r} are not known; choose among {', '.join(TASKS)}")
@@ -43,6 +45,8 @@ def named_data(
     name: str, part: str, *, split: str | None = None, root: Path | None = None, rotations: bool | None = None
 ) -> ClassData:
     """The examples behind ``named_tasks``, for omniglot and glyphs."""
+    from quickstudy.data import glyphs, omniglot  # here, because fonts and plots take long to import
+
     if name == "glyphs":
         if split not in (None, "scripts"):
             raise ValueError(f"split {split!r} of glyphs is not known; choose 'scripts'")

@@ -18,6 +18,9 @@ class Sinusoid:
         amplitude: range of A.
         phase: range of φ in radians.
         x: range of the inputs.
+
+    Raises:
+        ValueError: no points, a range that is not two finite numbers in order.
     """
 
     shot: int = 10
@@ -29,6 +32,12 @@ class Sinusoid:
     def __post_init__(self) -> None:
         if self.shot < 1 or self.queries < 1:
             raise ValueError(f"shot={self.shot}, queries={self.queries}; required is at least 1 of each")
+        for name, (lowest, highest) in (("amplitude", self.amplitude), ("phase", self.phase), ("x", self.x)):
+            if not -math.inf < lowest <= highest < math.inf:
+                raise ValueError(
+                    f"{name}={(lowest, highest)}; required are two finite numbers, the lower one first: correct the "
+                    "range"
+                )
 
     def sample(self, n: int, *, generator: torch.Generator) -> Episode:
         """Draw ``n`` sine waves: support x and y (n, shot, 1), queries (n, queries, 1)."""
