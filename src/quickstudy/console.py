@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -47,7 +48,8 @@ def print_scores(scores: dict[str, Score]) -> None:
     """One table, a row per learner; accuracies in per cent."""
     first = next(iter(scores.values()))
     seed = "" if first.seed is None else f", seed {first.seed}"
-    table = Table(title=f"{first.metric.replace('_', ' ')}: {first.protocol}, {first.episodes} episodes{seed}")
+    metric = "accuracy in %" if first.metric == "accuracy" else first.metric.replace("_", " ")
+    table = plain_table(f"{metric}: {first.protocol}, {first.episodes} episodes{seed}")
     table.add_column("learner", overflow="fold")
     for column in ("score ± ci95", "normalisation", "seconds"):
         table.add_column(column, no_wrap=True)
@@ -55,6 +57,11 @@ def print_scores(scores: dict[str, Score]) -> None:
         mode = "transductive" if score.transductive else "inductive"
         table.add_row(name, score_in_words(score), mode, f"{score.seconds:.1f}")
     out.print(table)
+
+
+def plain_table(title: str) -> Table:
+    """A table that fits a terminal of 80 columns."""
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -67,9 +74,9 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def score_in_words(score: Score) -> str:
-    """ "98.60 ± 0.19 %" for an accuracy, the bare numbers for another metric."""
+    """ "98.60 ± 0.19", in per cent for an accuracy, in the metric's own units otherwise."""
     if score.metric == "accuracy":
-        return f"{100 * score.mean:.2f} ± {100 * score.ci95:.2f} %"
+        return f"{100 * score.mean:.2f} ± {100 * score.ci95:.2f}"
     return f"{score.mean:.4f} ± {score.ci95:.4f}"
 
 

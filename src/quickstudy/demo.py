@@ -5,10 +5,9 @@ import time
 from pathlib import Path
 
 import torch
-from rich.table import Table
 
 from quickstudy import report
-from quickstudy.console import err, out, score_in_words, train_with_bar
+from quickstudy.console import err, out, plain_table, score_in_words, train_with_bar
 from quickstudy.evaluation import Comparison, compare
 from quickstudy.files import write_atomically
 from quickstudy.learner import Learner
@@ -67,8 +66,8 @@ def run(path: Path, *, episodes: int = 120, overwrite: bool = False) -> dict[str
 
 def _print(comparisons: dict[str, Comparison], seconds: dict[str, float]) -> None:
     first = next(iter(comparisons.values()))
-    table = Table(title="accuracy on scripts never seen, one example for each class")
-    for column in ("learner", *(name.removesuffix(" 1-shot") for name in comparisons), "mode", "train s", "judge s"):
+    table = plain_table("accuracy in % on scripts never seen, one example for each class")
+    for column in ("learner", *(name.removesuffix(" 1-shot") for name in comparisons), "mode", "train s", "test s"):
         table.add_column(column, no_wrap=True)
     for name, score in first.scores.items():
         scores = [comparison.scores[name] for comparison in comparisons.values()]
