@@ -19,7 +19,7 @@ _COMMON = {"tasks": "glyphs", "augment": True, "lr": 2e-3, "validation_way": 20,
 RUNS = {
     "protonet": Settings(learner="protonet", way=20, queries=5, steps=400, validate_every=100, **_COMMON),
     "maml": Settings(
-        learner="maml", head="prototypes", way=20, queries=5, steps=160, validate_every=80, inner_lr=0.1, **_COMMON
+        learner="maml", head="prototypes", way=20, queries=5, steps=160, validate_every=80, inner_lr=0.02, **_COMMON
     ),
     "linear_probe": Settings(learner="linear_probe", way=10, queries=12, steps=400, validate_every=200, **_COMMON),
 }
