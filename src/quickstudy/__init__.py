@@ -1,6 +1,7 @@
 """quickstudy: models that learn a new task from a handful of examples."""
 
 from quickstudy.backbones import MLP, Conv4
+from quickstudy.checkpoint import load_checkpoint, save_checkpoint
 from quickstudy.episode import Episode, Labelled, TaskDistribution, one_hot, task
 from quickstudy.evaluation import Comparison, Score, accuracy, compare, evaluate, mean_squared_error
 from quickstudy.learner import Learner
@@ -8,7 +9,7 @@ from quickstudy.learners import LEARNERS, MAML, Classifier, LinearProbe, Nearest
 from quickstudy.outer import check_meta_gradient, map_tasks, unrolled
 from quickstudy.saving import load, save
 from quickstudy.tasks import AllClasses, ClassTasks, RandomAffine, Sinusoid, named_tasks
-from quickstudy.training import load_checkpoint, meta_train, refresh_statistics, save_checkpoint, settle_statistics
+from quickstudy.training import meta_train, refresh_statistics, settle_statistics
 
 __version__ = "0.1.0"
 

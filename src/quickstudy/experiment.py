@@ -20,6 +20,7 @@ from torch import nn
 
 import quickstudy
 from quickstudy.backbones import MLP, Conv4, WithLinear
+from quickstudy.checkpoint import load_checkpoint, save_checkpoint
 from quickstudy.episode import TaskDistribution
 from quickstudy.evaluation import Score, evaluate, mean_squared_error
 from quickstudy.learner import Learner
@@ -29,7 +30,7 @@ from quickstudy.process import deferred_interrupts
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import load, save
 from quickstudy.tasks import AllClasses, ClassTasks, RandomAffine
-from quickstudy.training import load_checkpoint, meta_train, save_checkpoint, settle_statistics
+from quickstudy.training import meta_train, settle_statistics
 
 _CHECKPOINT_SECONDS = 30.0
 
