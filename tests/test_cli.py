@@ -1,7 +1,10 @@
 """The command: what it prints, where, and with which exit status."""
 
+import functools
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +19,11 @@ from typer.testing import CliRunner
 
 import quickstudy as q
 from quickstudy.cli import app, open_learner, tasks_for
-from quickstudy.data import glyphs
+from quickstudy.data import glyphs, omniglot
+from quickstudy.data.download import download_omniglot
 from quickstudy.runs import RunFolder
+from tests.data import small_omniglot
+from tests.data.loopback import serving
 from tests.small_glyphs import small_glyphs
 
 SINUSOID = [
@@ -134,20 +140,93 @@ def test_compare_prints_scores_and_paired_differences(runs):
     assert call("compare", *names, *SMALL).exit_code == 0
 
 
-def test_evaluate_on_fixed_trials(runs, tmp_path):
+def write_trials(root: Path) -> None:
+    """A 2-way and a 3-way trial, the class k with 1 + k shots."""
     random = np.random.default_rng(0)
     for trial, way in (("run1", 2), ("run2", 3)):
         for k in range(way):
             pattern = random.integers(0, 2, (7, 7)).repeat(4, 0).repeat(4, 1)
             for part, shots in (("support", 1 + k), ("query", 2)):
-                folder = tmp_path / trial / part / f"class{k}"
+                folder = root / trial / part / f"class{k}"
                 folder.mkdir(parents=True)
                 for i in range(shots):
                     Image.fromarray((pattern * 255).astype(np.uint8)).save(folder / f"{i}.png")
+
+
+def test_evaluate_on_fixed_trials(runs, tmp_path):
+    write_trials(tmp_path)
     found = printed("evaluate", "nearest_neighbour", "--trials", tmp_path, "--json")
     assert found["accuracy"] == 1.0
     assert (found["episodes"], found["way"], found["shot"], found["queries"]) == (2, [2, 3], [1, 3], 2)
     assert printed("evaluate", runs / "protonet", "--trials", tmp_path, "--json")["episodes"] == 2
+
+
+def test_trials_are_read_in_the_size_of_the_learner(tmp_path):
+    write_trials(tmp_path / "trials")
+    q.save(q.ProtoNet(q.Conv4(width=8, image_size=40)), tmp_path / "large")
+    assert printed("evaluate", tmp_path / "large", "--trials", tmp_path / "trials", "--json")["episodes"] == 2
+    q.save(q.ProtoNet(q.Conv4(3, 8)), tmp_path / "colour")
+    with pytest.raises(ValueError, match="images of 3 channels, and trials are read as grey"):
+        raise call("evaluate", tmp_path / "colour", "--trials", tmp_path / "trials").exception  # pyright: ignore
+
+
+def test_sinusoids_are_judged_as_they_were_trained_unless_told_otherwise(runs):
+    run = str(runs / "sinusoid")
+    found = printed("evaluate", run, "--json", "--episodes", 3)
+    assert (found["shot"], found["queries"]) == (5, 5)
+    found = printed("evaluate", run, "--json", "--episodes", 3, "--queries", 7)
+    assert (found["shot"], found["queries"]) == (5, 7)
+    found = printed("compare", run, Path(run) / "learner.safetensors", "--json", "--episodes", 3, "--shot", 2)
+    assert {(score["shot"], score["queries"]) for score in found["scores"].values()} == {(2, 5)}
+    alone = printed("evaluate", Path(run) / "learner.safetensors", "--tasks", "sinusoid", "--json", "--episodes", 3)
+    assert (alone["shot"], alone["queries"]) == (10, 10)
+
+
+def test_class_tasks_are_5_way_1_shot_with_15_queries_unless_told_otherwise(runs, monkeypatch):
+    monkeypatch.setattr(glyphs, "load", functools.partial(small_glyphs, examples=16))
+    found = printed("evaluate", runs / "protonet", "--json", "--episodes", 2)
+    assert (found["way"], found["shot"], found["queries"]) == (5, 1, 15)  # the run was trained 3-way with 3 queries
+    text = call("evaluate", "--help").stdout
+    assert all(f"by default {number}" in " ".join(text.replace("│", " ").split()) for number in (5, 1, 15, 1000))
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch) -> Path:
+    """A made Omniglot in the data folder."""
+    monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("QUICKSTUDY_DATA", str(tmp_path))
+    monkeypatch.setattr(omniglot, "BACKGROUND", small_omniglot.BACKGROUND)
+    monkeypatch.setattr(omniglot, "EVALUATION", small_omniglot.EVALUATION)
+    monkeypatch.setattr(omniglot, "VALIDATION", ("Hebrew",))
+    small_omniglot.write(tmp_path / "omniglot")
+    return tmp_path / "omniglot"
+
+
+def test_omniglot_without_the_lists_shows_the_splits_that_are_there(small):
+    found = printed("data", "omniglot", "--json")["parts"]
+    assert [part["split"] for part in found] == ["vinyals"] * 3 + ["official"] * 3
+    shutil.rmtree(small / "vinyals")
+    done = call("data", "omniglot", "--json")
+    assert json.loads(done.stdout)["parts"] == found[3:]
+    assert "the Vinyals list train.txt was not found" in done.stderr
+    assert call("data", "omniglot").exit_code == 0
+    (small / "images_background.zip").unlink()
+    with pytest.raises(ValueError, match="images_background was not found"):
+        raise call("data", "omniglot").exception  # pyright: ignore
+
+
+def test_omniglot_is_downloaded_from_where_it_is_said_to_be(small, tmp_path, monkeypatch):
+    names = ["images_background.zip", "images_evaluation.zip", *(f"vinyals/{name}" for name in small_omniglot.LISTS)]
+    content = {name: (small / name).read_bytes() for name in names}
+    accepted = {name: (hashlib.sha256(content[name]).hexdigest(),) for name in names}
+    monkeypatch.setattr("quickstudy.cli.download_omniglot", functools.partial(download_omniglot, checksums=accepted))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    expected = printed("data", "omniglot", "--json")
+    with serving({f"/here/{name}": content[name] for name in names}) as server:
+        urls = ("--url", f"{server.url}/here", "--lists-url", f"{server.url}/here/vinyals")
+        assert printed("data", "omniglot", "--download", *urls, "--root", tmp_path / "new", "--json") == expected
+        assert sorted(server.asked) == sorted(f"/here/{name}" for name in names)
+    assert (tmp_path / "new" / "vinyals" / "val.txt").read_bytes() == content["vinyals/val.txt"]
 
 
 def test_learners_and_data_are_listed():
@@ -202,6 +281,15 @@ def test_resume_takes_the_settings_of_the_run_and_refuses_others(tmp_path):
         (["evaluate", "nearest_neighbour", "--tasks", "glyphs", "--episodes", "0", *SMALL[:4]], "episodes=0"),
         (["evaluate", "nearest_neighbour", "--trials", "nowhere"], "nowhere is not a folder"),
         (["evaluate", "nearest_neighbour", "--tasks", "glyphs", "--threads", "-1"], "threads=-1"),
+        (["evaluate", "x", "--trials", ".", "--way", "5"], "--way and --trials were given; .*: leave one out"),
+        (["evaluate", "x", "--trials", ".", "--shot", "1", "--queries", "2"], "--shot, --queries and --trials were"),
+        (["evaluate", "x", "--trials", ".", "--episodes", "9"], "--episodes and --trials were given"),
+        (["evaluate", "nearest_neighbour", "--tasks", "sinusoid", "--part", "exam"], "part 'exam' of sinusoid"),
+        (["compare", "x", "nearest_neighbour", "x", "--tasks", "glyphs"], "x was given more than once"),
+        (["train", "--out", "run", "--width", "0"], "width=0; required is at least 1"),
+        (["train", "--out", "run", "--width", "-4", "--tasks", "sinusoid"], "width=-4; required is at least 1"),
+        (["data", "omniglot", "--url", "http://127.0.0.1:9"], "add --download"),
+        (["data", "omniglot", "--download", "--url", "ftp://x", "--root", "new"], "'ftp://x' is not one"),
         (["data", "glyphs", "--download"], "leave --download out"),
         (["train", "--out", "run", "--tasks", "sinusoid"], "use maml"),
         (["train", "--out", "run", "--resume"], "holds no run"),

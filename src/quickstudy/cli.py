@@ -223,7 +223,7 @@ def report(
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--out", help="Where the runs and the report go.")] = Path("runs/demo"),
-    episodes: Annotated[int, typer.Option(help="Test episodes per protocol.")] = 120,
+    episodes: Annotated[int, typer.Option(help="Test episodes per protocol.")] = 100,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
     threads: Threads = 0,
 ) -> None:

@@ -15,20 +15,20 @@ from quickstudy.learners import NearestNeighbour
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import load
 
-_COMMON = {"tasks": "glyphs", "augment": True, "lr": 2e-3, "validation_way": 20, "validation_episodes": 40}
+_COMMON = {"tasks": "glyphs", "augment": True, "lr": 2e-3, "validation_way": 20, "validation_episodes": 30}
 RUNS = {
-    "protonet": Settings(learner="protonet", way=20, queries=5, steps=400, validate_every=100, **_COMMON),
+    "protonet": Settings(learner="protonet", way=20, queries=5, steps=300, validate_every=100, **_COMMON),
     "maml": Settings(
         learner="maml", head="prototypes", way=20, queries=5, steps=160, validate_every=80, inner_lr=0.02, **_COMMON
     ),
-    "linear_probe": Settings(learner="linear_probe", way=10, queries=12, steps=400, validate_every=200, **_COMMON),
+    "linear_probe": Settings(learner="linear_probe", way=10, queries=12, steps=300, validate_every=150, **_COMMON),
 }
 """What the demo trains; each is also a ``quickstudy train`` command."""
 
 WAYS = (5, 20)
 
 
-def run(path: Path, *, episodes: int = 120, overwrite: bool = False) -> dict[str, Comparison]:
+def run(path: Path, *, episodes: int = 100, overwrite: bool = False) -> dict[str, Comparison]:
     """Train, compare on the meta-test scripts, print one table, write the report.
 
     Args:
@@ -58,7 +58,7 @@ def run(path: Path, *, episodes: int = 120, overwrite: bool = False) -> dict[str
     write_atomically(path / "comparisons.json", (json.dumps({"training_seconds": seconds, **found}) + "\n").encode())
     with err.status("writing the report"):
         rivals = {name: learner for name, learner in learners.items() if name != "protonet"}
-        report.write(folders["protonet"], rivals=rivals, comparisons=comparisons, episodes=40)
+        report.write(folders["protonet"], rivals=rivals, comparisons=comparisons, episodes=30)
         folders["protonet"].report.replace(path / "report.html")
     out.print(f"report: {path / 'report.html'}   runs: {', '.join(str(f.path) for f in folders.values())}")
     return comparisons

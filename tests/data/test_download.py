@@ -1,8 +1,6 @@
 """download_omniglot against a server on the loopback: what is kept, what is skipped, what is refused."""
 
 import hashlib
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from quickstudy.data import download
 from quickstudy.data.download import CHECKSUMS, DownloadError, download_omniglot
 from quickstudy.data.root import data_root
+from tests.data.loopback import Server, serving
 
 ARCHIVE = b"archive" * 30_000  # several chunks
 LIST = b"Greek/character01/rot000\n"
@@ -20,55 +19,11 @@ ACCEPTED = {
 }
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Answers from ``files``; a path in ``cut`` ends after half its body; ``asked`` are the paths seen."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {"/python/images_background.zip": ARCHIVE, "/lists/train.txt": LIST}
-        self.cut: set[str] = set()
-        self.moved: dict[str, str] = {}
-        self.asked: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        if self.path in self.server.moved:
-            self.send_response(302)
-            self.send_header("Location", self.server.moved[self.path])
-            self.end_headers()
-            return
-        body = self.server.files.get(self.path)
-        if body is None:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if self.path in self.server.cut else body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Silent."""
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
+    with serving({"/python/images_background.zip": ARCHIVE, "/lists/train.txt": LIST}) as running:
         yield running
-        running.shutdown()
-        thread.join(timeout=5)
 
 
 def fetch(server: Server, root: Path, **options) -> Path:
@@ -159,7 +114,7 @@ def test_an_endless_file(server: Server, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_no_server(server: Server, tmp_path: Path):
-    with Server() as closed:
+    with Server({}) as closed:
         url = closed.url
     with pytest.raises(ConnectionError, match=r"could not be downloaded: .*check the connection"):
         download_omniglot(tmp_path, base_url=url, lists_url=url, checksums=ACCEPTED, timeout=5.0)
