@@ -227,7 +227,7 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
     threads: Threads = 0,
 ) -> None:
-    """Train on the built-in glyphs and judge on scripts never seen: about three minutes."""
+    """Train on the built-in glyphs and judge on scripts never seen: about two minutes."""
     from quickstudy import demo as demonstration  # here, because plots take long to import
 
     use_threads(threads)
