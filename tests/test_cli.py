@@ -282,6 +282,7 @@ def test_resume_takes_the_settings_of_the_run_and_refuses_others(tmp_path):
         (["evaluate", "nearest_neighbour", "--trials", "nowhere"], "nowhere is not a folder"),
         (["evaluate", "nearest_neighbour", "--tasks", "glyphs", "--threads", "-1"], "threads=-1"),
         (["evaluate", "x", "--trials", ".", "--way", "5"], "--way and --trials were given; .*: leave one out"),
+        (["evaluate", "x", "--trials", ".", "--tasks", "glyphs"], "--tasks and --trials were given; .*: leave one out"),
         (["evaluate", "x", "--trials", ".", "--shot", "1", "--queries", "2"], "--shot, --queries and --trials were"),
         (["evaluate", "x", "--trials", ".", "--episodes", "9"], "--episodes and --trials were given"),
         (["evaluate", "nearest_neighbour", "--tasks", "sinusoid", "--part", "exam"], "part 'exam' of sinusoid"),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import quickstudy as q
 from quickstudy.backbones.conv4 import ConvBlock
+from quickstudy.backbones.norm import Standardize
 from quickstudy.episode import Episode, Labelled, task
 from quickstudy.training import refresh_statistics
 
@@ -433,6 +434,25 @@ def test_dropout_draws_the_same_masks_in_the_same_run():
     assert first == second
     assert torch.equal(before, torch.get_rng_state())
     assert dropout_run(4, frozen=True)[1] != first
+
+
+def test_statistics_behind_dropout_do_not_depend_on_the_global_generator():
+    def statistics():
+        backbone = torch.nn.Sequential(torch.nn.Dropout(0.5), Standardize(6))
+        learner, tasks = q.ProtoNet(backbone), q.ClassTasks(torch.ones(40, 6), [i // 8 for i in range(40)], queries=3)
+        learner.scale = torch.nn.Parameter(torch.ones(()))
+        optimizer = torch.optim.Adam(learner.parameters())
+        generator = torch.Generator().manual_seed(0)
+        run = q.meta_train(
+            learner, tasks, optimizer, steps=1, meta_batch=1, generator=generator,
+            meta_loss=lambda learner, episodes: learner.scale * q.unrolled(learner, episodes),
+        )  # fmt: skip
+        next(run)
+        return backbone[1].mean.clone()
+
+    first = statistics()
+    torch.rand(3)
+    assert torch.equal(first, statistics())
 
 
 def test_the_learner_is_in_evaluation_mode_between_steps_and_afterwards():

@@ -153,7 +153,10 @@ def evaluate_command(
     """Judge a learner on tasks it has not seen."""
     use_threads(threads)
     shape = {"way": way, "shot": shot, "queries": queries}
-    asked = [f"--{name}" for name, value in {**shape, "episodes": episodes}.items() if value is not None]
+    drawn = {**shape, "episodes": episodes, "tasks": tasks, "split": split, "root": root, "rotations": rotations}
+    asked = [
+        f"--{name}" for name, value in {**drawn, "within-group": within_group or None}.items() if value is not None
+    ]
     if trials is not None and asked:
         raise ValueError(f"{', '.join(asked)} and --trials were given; fixed trials have their own: leave one out")
     judged = open_learner(learner).to(_device(device))

@@ -16,8 +16,8 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 def keep_freed_memory() -> None:
     """Let glibc keep freed blocks: activations of the same size come back at every step.
 
-    By default it returns large blocks to the kernel, which then clears every page again; training Conv4 on a CPU is a
-    quarter faster without that. Does nothing on other C libraries.
+    By default it returns large blocks to the kernel, which then clears every page again, a good part of the time of
+    Conv4 on a CPU. Does nothing on other C libraries.
     """
     if sys.platform != "linux":
         return

@@ -61,8 +61,8 @@ def meta_train(
 
     Raises:
         ValueError: no meta-batch, episodes that ``check_episode`` refuses, or a learner without anything to train.
-        FloatingPointError: a meta-loss or meta-gradient that is not finite; the message names the outer step, and the
-            parameters are those before it.
+        FloatingPointError: a meta-loss or meta-gradient that is not finite, with the parameters left as they were
+            before the step; or a parameter that the step made so. The message names the outer step.
     """
     if meta_batch < 1 or steps < 0:
         raise ValueError(f"meta_batch={meta_batch}, steps={steps}; required are at least 1 and 0")
@@ -81,7 +81,8 @@ def meta_train(
         optimizer.step()
         _require_finite(list(learner.parameters()), f"a parameter is NaN or infinite after outer step {step}")
         if step == 1 or step % _STATISTICS_EVERY == 0:
-            refresh_statistics(learner, task(episodes, 0))
+            with _seeded(generator.initial_seed(), step, device_of(learner)):
+                refresh_statistics(learner, task(episodes, 0))
         learner.eval()
         yield Step(step, value)
 
@@ -104,7 +105,7 @@ def _backward(learner: Learner, optimizer: torch.optim.Optimizer, loss: Tensor, 
 
 @contextmanager
 def _seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Torch's global generators at a seed of this step; restored afterwards."""
+    """Torch's global generators at a seed of this step, as dropout takes no other; restored afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed((seed * 1_000_003 + step) % 2**63)
         yield
