@@ -1,7 +1,8 @@
 """What a learner is: from a support set to something adapted, and from that to predictions."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ class Learner(nn.Module, ABC, Generic[Adapted]):
     regression: bool = False
     """Whether targets are numbers even when they have several columns (a single column always is)."""
 
+    progress: float = 1.0
+    """How much of meta-training is done, in [0, 1]; like ``training``, ``meta_train`` sets it. Few learners look at it."""
+
     @abstractmethod
     def adapt(self, support: Labelled, query_x: Tensor | None = None) -> Adapted:
         """θ, support → φ.
@@ -42,6 +46,22 @@ class Learner(nn.Module, ABC, Generic[Adapted]):
         """Adapt and predict; only a transductive learner is shown the queries while it adapts."""
         adapted = self.adapt(support, query_x) if self.transductive else self.adapt(support)
         return self.predict(adapted, query_x)
+
+    def meta_loss(self, episode: Episode) -> Tensor:
+        """What meta-training lowers, a scalar for one task: by default the loss of the queries after adaptation.
+
+        A learner that trains by another loss says so here; its gradient is the estimate of the meta-gradient.
+        """
+        return self.loss(self.answer(episode.support, episode.query.x), episode.query.y)
+
+    def passes(self, episode: Episode) -> list[Callable[[], Any]]:
+        """The forward passes whose inputs population statistics of normalisation layers should describe.
+
+        By default one: the prediction of the queries after adaptation.
+        """
+        support, query = episode
+        adapted = self.adapt(support, query.x) if self.transductive else self.adapt(support)
+        return [lambda: self.predict(adapted, query.x)]
 
     def predicts_numbers(self, y: Tensor) -> bool:
         """Whether these targets (..., d) are numbers to this learner, and not a choice between classes."""

@@ -70,6 +70,7 @@ def meta_train(
         raise ValueError("LBFGS evaluates the loss several times a step; required is an optimizer without a closure")
     modes = {module: module.training or not learner.training for module in learner.modules()}
     for step in range(start + 1, steps + 1):
+        learner.progress = (step - 1) / steps
         for module, mode in modes.items():
             module.training = mode
         episodes = tasks.sample(meta_batch, generator=generator)
@@ -84,6 +85,7 @@ def meta_train(
             with _seeded(generator.initial_seed(), step, device_of(learner)):
                 refresh_statistics(learner, task(episodes, 0))
         learner.eval()
+        learner.progress = step / steps
         yield Step(step, value)
 
 
@@ -125,8 +127,7 @@ def refresh_statistics(learner: Learner, episode: Episode) -> None:
     layers = _population_layers(learner)
     if not layers:
         return
-    support, query = episode
-    adapted = learner.adapt(support, query.x) if learner.transductive else learner.adapt(support)
+    passes = learner.passes(episode)
 
     def observe(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, Standardize)
@@ -134,7 +135,8 @@ def refresh_statistics(learner: Learner, episode: Episode) -> None:
 
     hooks = [layer.register_forward_pre_hook(observe) for layer in layers]
     try:
-        learner.predict(adapted, query.x)
+        for forward in passes:
+            forward()
     finally:
         for hook in hooks:
             hook.remove()

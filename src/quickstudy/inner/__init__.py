@@ -1,6 +1,33 @@
-"""The inner loop as pure functions on parameter dicts."""
+"""The inner loop as pure functions on parameter dicts: update rules, and the ways to differentiate through them."""
 
-from quickstudy.inner.rules import SGD, Params, UpdateRule
-from quickstudy.inner.unroll import Mode, unroll
+from quickstudy.inner.call import call, with_tensors
+from quickstudy.inner.implicit import DidNotConverge, Implicit
+from quickstudy.inner.learned import Curvature, LearnedRates, StepRates
+from quickstudy.inner.rules import SGD, ByName, Params, Proximal, Stationary, UpdateRule
+from quickstudy.inner.steps import finite_losses
+from quickstudy.inner.unfused import Unfused
+from quickstudy.inner.unroll import AnyMode, Mode, Truncated, as_mode, trajectory, unroll
 
-__all__ = ["SGD", "Mode", "Params", "UpdateRule", "unroll"]
+__all__ = [
+    "SGD",
+    "AnyMode",
+    "ByName",
+    "Curvature",
+    "DidNotConverge",
+    "Implicit",
+    "LearnedRates",
+    "Mode",
+    "Params",
+    "Proximal",
+    "Stationary",
+    "StepRates",
+    "Truncated",
+    "Unfused",
+    "UpdateRule",
+    "as_mode",
+    "call",
+    "finite_losses",
+    "trajectory",
+    "unroll",
+    "with_tensors",
+]

@@ -2,6 +2,6 @@
 
 from quickstudy.outer.check import GradientCheck, check_meta_gradient
 from quickstudy.outer.map_tasks import Strategy, map_tasks
-from quickstudy.outer.unrolled import task_loss, unrolled
+from quickstudy.outer.unrolled import unrolled
 
-__all__ = ["GradientCheck", "Strategy", "check_meta_gradient", "map_tasks", "task_loss", "unrolled"]
+__all__ = ["GradientCheck", "Strategy", "check_meta_gradient", "map_tasks", "unrolled"]

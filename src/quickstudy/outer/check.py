@@ -12,7 +12,6 @@ from torch import Tensor
 from quickstudy.episode import Episode, Labelled, check_episode
 from quickstudy.learner import Learner
 from quickstudy.outer.map_tasks import Strategy, map_tasks
-from quickstudy.outer.unrolled import task_loss
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def check_meta_gradient(
         return GradientCheck(0.0, (), ())
     batch = Episode(*(Labelled(x.unsqueeze(0), y.unsqueeze(0)) for x, y in episode))
     with _same_draws():
-        loss = map_tasks(lambda e: task_loss(learner, e), batch, strategy=strategy).squeeze(0)
+        loss = map_tasks(lambda e: learner.meta_loss(e), batch, strategy=strategy).squeeze(0)
     grads = (
         torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         if loss.requires_grad
@@ -86,7 +85,7 @@ def check_meta_gradient(
             with torch.no_grad(), _same_draws():
                 for p, p0, x in zip(parameters, start, v, strict=True):
                     p.copy_(p0 + amount * x)
-                return float(task_loss(learner, episode))
+                return float(learner.meta_loss(episode))
 
         def difference(e: float, shifted: Callable[[float], float] = shifted) -> float:
             return (8 * (shifted(e) - shifted(-e)) - (shifted(2 * e) - shifted(-2 * e))) / (12 * e)

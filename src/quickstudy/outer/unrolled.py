@@ -7,11 +7,6 @@ from quickstudy.learner import Learner
 from quickstudy.outer.map_tasks import Strategy, map_tasks
 
 
-def task_loss(learner: Learner, episode: Episode) -> Tensor:
-    """L(predict(adapt(support), query.x), query.y): a scalar for one task; query labels reach the loss alone."""
-    return learner.loss(learner.answer(episode.support, episode.query.x), episode.query.y)
-
-
 def unrolled(learner: Learner, episodes: Episode, *, strategy: Strategy = "auto") -> Tensor:
     """The mean task loss of a meta-batch; its gradient is the meta-gradient as exact as the learner makes it.
 
@@ -22,7 +17,7 @@ def unrolled(learner: Learner, episodes: Episode, *, strategy: Strategy = "auto"
     """
     if strategy == "auto" and learner.training and _writes_statistics(learner):
         strategy = "loop"
-    return map_tasks(lambda episode: task_loss(learner, episode), episodes, strategy=strategy).mean()
+    return map_tasks(lambda episode: learner.meta_loss(episode), episodes, strategy=strategy).mean()
 
 
 def _writes_statistics(learner: Learner) -> bool:
