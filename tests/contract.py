@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import quickstudy as q
+from quickstudy import learners
 from quickstudy.episode import task
 
 
@@ -24,6 +25,8 @@ class Case:
         trains: whether it has parameters.
         exact: whether its meta-gradient is the derivative of its meta-loss.
         any_way: whether it serves any number of classes.
+        query_loss: whether its meta-loss is the loss of the queries after adaptation.
+        no_vmap: why it cannot run under vmap, as its error says; empty where it can.
     """
 
     build: Callable[[], q.Learner]
@@ -32,6 +35,8 @@ class Case:
     trains: bool = True
     exact: bool = True
     any_way: bool = True
+    query_loss: bool = True
+    no_vmap: str = ""
 
 
 def smooth() -> nn.Module:
@@ -70,6 +75,11 @@ def normed(norm: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), norm, nn.Tanh(), nn.Linear(8, 5))
 
 
+def reads_context(in_features: int, out_features: int) -> nn.Module:
+    """A small network for examples of ``in_features`` numbers and a context of 3."""
+    return nn.Sequential(nn.Linear(in_features + 3, 8), nn.Tanh(), nn.Linear(8, out_features))
+
+
 def conv(**arguments) -> q.Conv4:
     return q.Conv4(width=8, image_size=16, **arguments)
 
@@ -99,6 +109,35 @@ CASES: dict[str, Case] = {
         ),
         regression=True,
     ),
+    "proto_maml": Case(lambda: learners.ProtoMAML(smooth(), inner_lr=0.1, inner_steps=2)),
+    "proto_maml, conv4": Case(lambda: learners.ProtoMAML(conv(norm="group"), inner_steps=1), images=True),
+    "meta_sgd": Case(lambda: learners.MetaSGD(smooth())),
+    "meta_sgd, shared": Case(lambda: learners.MetaSGD(smooth(), head="shared", inner_lr=0.3, inner_steps=3)),
+    "meta_curvature": Case(lambda: learners.MetaCurvature(smooth(), inner_lr=0.3, inner_steps=3)),
+    "meta_curvature, conv4": Case(lambda: learners.MetaCurvature(conv(pool="stride"), inner_steps=2), images=True),
+    "reptile": Case(lambda: learners.Reptile(smooth(), inner_lr=0.3), exact=False, query_loss=False),
+    "reptile, sinusoid": Case(
+        lambda: learners.Reptile(nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)), head=None, inner_lr=0.05),
+        regression=True,
+        exact=False,
+        query_loss=False,
+    ),
+    "imaml": Case(
+        lambda: learners.IMAML(smooth(), inner_lr=0.4, iterations=50, tolerance=1e-12, strict=True),
+        no_vmap="solves each task to a tolerance of its own",
+    ),
+    "imaml, as in the paper": Case(
+        lambda: learners.IMAML(smooth(), head="prototypes", inner_steps=5, iterations=1),
+        exact=False,
+        no_vmap="solves each task to a tolerance of its own",
+    ),
+    "cavia": Case(lambda: learners.CAVIA(reads_context(6, 5), context=3), any_way=False),
+    "cavia, conv4": Case(
+        lambda: learners.CAVIA(nn.Sequential(conv(in_channels=5, norm="group"), nn.Linear(8, 5)), context=4),
+        images=True,
+        any_way=False,
+    ),
+    "cavia, sinusoid": Case(lambda: learners.CAVIA(reads_context(1, 1), context=3, inner_steps=2), regression=True),
 }
 
 

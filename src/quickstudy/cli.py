@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 import quickstudy
+from quickstudy.commands_profile import profile
 from quickstudy.console import err, out, print_comparison, print_json, print_scores, train_with_bar
 from quickstudy.data.download import BASE_URL, LISTS_URL, download_omniglot
 from quickstudy.data.root import MissingData
@@ -364,6 +365,9 @@ def _say(line: str) -> None:
 def _was_said(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+app.command()(profile)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ A run leaves config.json, metrics.jsonl, checkpoint.safetensors and learner.safe
 """
 
 import dataclasses
+import inspect
 import math
 import platform
 import sys
@@ -23,9 +24,10 @@ from quickstudy.backbones import MLP, Conv4, WithLinear
 from quickstudy.checkpoint import load_checkpoint, save_checkpoint
 from quickstudy.episode import TaskDistribution
 from quickstudy.evaluation import Score, evaluate, mean_squared_error
-from quickstudy.learner import Learner
-from quickstudy.learners import LEARNERS, MAML, Classifier, LinearProbe, ProtoNet
-from quickstudy.outer import unrolled
+from quickstudy.learner import Learner, fit_to
+from quickstudy.learners import LEARNERS, Classifier, LinearProbe, ProtoNet
+from quickstudy.learners.gradient_based import GradientBased
+from quickstudy.outer import fastest_strategy, unrolled
 from quickstudy.process import deferred_interrupts
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import load, save
@@ -97,6 +99,7 @@ def train(
         folder.forget_after(step)
     else:
         folder.start(settings, overwrite=overwrite, facts=_facts(settings, tasks))
+    notes.setdefault("strategy", _strategy(settings, trained, distribution))
     log_every = max(1, settings.steps // 200)
     began, written = time.perf_counter() - notes["seconds"], -math.inf  # the first step leaves a checkpoint
     cpu_began = time.process_time() - notes.get("cpu_seconds", math.nan)
@@ -116,7 +119,7 @@ def train(
             steps=settings.steps,
             meta_batch=settings.meta_batch,
             generator=generator,
-            meta_loss=partial(unrolled, strategy=settings.strategy),  # pyright: ignore[reportArgumentType]
+            meta_loss=partial(unrolled, strategy=notes["strategy"]),
             start=step,
         ):
             scheduler.step()
@@ -193,22 +196,37 @@ def _learner(settings: Settings, tasks: TaskDistribution) -> Learner:
         if settings.tasks == "sinusoid":
             raise ValueError("protonet classifies, and sinusoids are numbers to predict: use maml")
         return ProtoNet(build_backbone(settings, tasks))
-    if settings.learner == "maml":
-        network, head = build_backbone(settings, tasks), settings.head
-        if settings.tasks == "sinusoid":
-            head = None
-        elif head == "none":  # the paper's own network: a linear layer that fixes the way
-            network, head = WithLinear(network, settings.way), None
-        return MAML(
-            network,
-            head=head,  # pyright: ignore[reportArgumentType]
-            inner_lr=settings.inner_lr,
-            inner_steps=settings.inner_steps,
-            first_order=settings.first_order,
-        )
+    cls = LEARNERS.get(settings.learner)
+    if cls is not None and issubclass(cls, GradientBased):
+        return _gradient_based(cls, settings, tasks)
     if settings.learner == "nearest_neighbour":
         raise ValueError("nearest_neighbour has nothing to train: evaluate it by its name")
     raise ValueError(f"learner {settings.learner!r} is not known; choose among {', '.join(LEARNERS)}")
+
+
+def _gradient_based(cls: type[GradientBased], settings: Settings, tasks: TaskDistribution) -> Learner:
+    network, head = build_backbone(settings, tasks), settings.head
+    taken = inspect.signature(cls).parameters
+    unknown = set(settings.options) - set(taken)
+    if unknown:
+        raise ValueError(f"{sorted(unknown)} are no arguments of {settings.learner}; it takes {', '.join(taken)}")
+    if settings.tasks == "sinusoid":
+        head = None
+    elif head == "none":  # the paper's own network: a linear layer that fixes the way
+        network, head = WithLinear(network, settings.way), None
+    adapts = tuple(settings.adapts.split(","))
+    given = {
+        "head": head,
+        "inner_lr": settings.inner_lr,
+        "inner_steps": settings.inner_steps,
+        "first_order": settings.first_order,
+        "adapts": adapts if len(adapts) > 1 else settings.adapts,
+        "mode": settings.mode,
+    }
+    for name, default in (("first_order", False), ("adapts", "*"), ("mode", "reverse")):
+        if name not in taken and given[name] != default:
+            raise ValueError(f"{name}={given[name]!r} was given, and {settings.learner} has no such argument: leave it out")
+    return cls(network, **{name: value for name, value in {**given, **settings.options}.items() if name in taken})
 
 
 def _start_from(learner: Learner, path: Path) -> None:
@@ -237,6 +255,14 @@ def _outer(settings: Settings, learner: Learner) -> tuple[torch.optim.Optimizer,
     if settings.schedule == "cosine":
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, settings.steps))
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def _strategy(settings: Settings, learner: Learner, tasks: TaskDistribution) -> str:
+    """The strategy of the whole run: measured once, as a resumed run that chose otherwise would round otherwise."""
+    if settings.strategy != "auto":
+        return settings.strategy
+    episodes = tasks.sample(settings.meta_batch, generator=torch.Generator().manual_seed(settings.seed))
+    return fastest_strategy(learner.train(), fit_to(episodes, learner))
 
 
 def _validation(settings: Settings) -> TaskDistribution | None:

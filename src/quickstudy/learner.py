@@ -27,7 +27,10 @@ class Learner(nn.Module, ABC, Generic[Adapted]):
     """Whether targets are numbers even when they have several columns (a single column always is)."""
 
     progress: float = 1.0
-    """How much of meta-training is done, in [0, 1]; like ``training``, ``meta_train`` sets it. Few learners look at it."""
+    """How much of meta-training is done, in [0, 1]; like ``training``, ``meta_train`` sets it."""
+
+    watches_progress: bool = False
+    """Whether the meta-loss depends on ``progress``; then no strategy may record it."""
 
     @abstractmethod
     def adapt(self, support: Labelled, query_x: Tensor | None = None) -> Adapted:

@@ -26,7 +26,9 @@ class Settings:
         within_group: classes of a task share a group.
         augment: random affine changes of meta-training images.
         backbone, width, norm, pool: the network; ``width`` is channels for conv4 and units per hidden layer for mlp.
-        head, inner_lr, inner_steps, first_order: of MAML.
+        head, inner_lr, inner_steps, first_order, adapts, mode: of gradient-based learners; ``adapts`` is a list of name
+            patterns with commas between them.
+        options: further arguments of the learner by name, for example {"strength": 2.0} of iMAML.
         strategy: how tasks of a meta-batch are run.
         steps, meta_batch: outer steps and tasks per step.
         optimizer, lr, weight_decay, schedule, clip: the outer optimizer; ``clip`` bounds the gradient's norm, 0 is off.
@@ -55,6 +57,9 @@ class Settings:
     inner_lr: float = 0.1
     inner_steps: int = 1
     first_order: bool = False
+    adapts: str = "*"
+    mode: str = "reverse"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
     strategy: str = "auto"
     steps: int = 2000
     meta_batch: int = 1

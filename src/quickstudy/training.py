@@ -77,7 +77,10 @@ def meta_train(
         check_episode(episodes, regression=learner.regression)
         episodes = fit_to(episodes, learner)
         with _seeded(generator.initial_seed(), step, device_of(learner)):
-            loss = meta_loss(learner, episodes)
+            try:
+                loss = meta_loss(learner, episodes)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"outer step {step}, {error}; what was saved before is unharmed") from error
             value = _backward(learner, optimizer, loss, step)
         optimizer.step()
         _require_finite(list(learner.parameters()), f"a parameter is NaN or infinite after outer step {step}")

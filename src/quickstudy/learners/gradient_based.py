@@ -72,18 +72,21 @@ class GradientBased(Learner[Params], ABC):
         _refuse_running_statistics(network)
         _refuse_sparse_gradients(network)
         self.network, self.head, self.update_rule = network, head, update_rule
-        self.inner_steps, self.mode, self.adapts = inner_steps, mode, adapts
+        self.mode: AnyMode = mode
+        self.inner_steps, self.adapts = inner_steps, adapts
         self.inner_batch, self.accumulate, self.regression = inner_batch, accumulate, regression
         self._check_adapts()
 
     def adapt(self, support: Labelled, query_x: Tensor | None = None) -> Params:
         """φ: what adapts of the network after ``inner_steps`` steps, and the head."""
+        return self.adapt_for(support, self.inner_steps)
+
+    def adapt_for(self, support: Labelled, steps: int) -> Params:
+        """φ after that many steps."""
         start = self.start(support)
         moving = {name: p for name, p in start.items() if self.moves(name)}
         losses = self.inner_losses(support, {name: p for name, p in start.items() if name not in moving})
-        adapted = unroll(
-            self.update_rule, losses, moving, steps=self.inner_steps, mode=self.mode, accumulate=self.accumulate
-        )
+        adapted = unroll(self.update_rule, losses, moving, steps=steps, mode=self.mode, accumulate=self.accumulate)
         return self.finish(start, adapted, support)
 
     def predict(self, adapted: Params, x: Tensor) -> Tensor:
@@ -91,10 +94,15 @@ class GradientBased(Learner[Params], ABC):
         prediction = self.forward_with(adapted, x)
         return prediction if self.head is None else mask_absent(prediction, adapted[_LABELS])
 
-    def start(self, support: Labelled) -> Params:
-        """θ for this task: the network's parameters, and a head for its classes."""
+    def start(self, support: Labelled, buffers: Mapping[str, Tensor] | None = None) -> Params:
+        """θ for this task: the network's parameters, and a head for its classes.
+
+        Args:
+            support: the support set.
+            buffers: buffers of the network to be used in place of its own, by their full names.
+        """
         network = {f"network.{name}": p for name, p in self.network.named_parameters() if p.requires_grad}
-        return {**network, **self._first_head(support)}
+        return {**network, **self._first_head(support, buffers or {})}
 
     def moves(self, name: str) -> bool:
         """Whether the parameter of that full name adapts."""
@@ -170,7 +178,7 @@ class GradientBased(Learner[Params], ABC):
             self.moves(f"network.{n}") for n, p in self.network.named_parameters() if p.requires_grad
         )
 
-    def _first_head(self, support: Labelled) -> Params:
+    def _first_head(self, support: Labelled, buffers: Mapping[str, Tensor]) -> Params:
         if self.head is None:
             return {}
         require_classes(support.y)
@@ -182,7 +190,7 @@ class GradientBased(Learner[Params], ABC):
                     d = self.network(support.x[:2]).flatten(1).shape[-1]
             zeros = support.y.new_zeros((way, d), dtype=_precision(self.network, support.y))
             return dict(zip(_HEAD, (zeros, zeros[:, 0].clone()), strict=True))
-        z = self.embed({}, support.x)  # (n, d)
+        z = self.embed(buffers, support.x)  # (n, d)
         centres = prototypes(z, support.y)
         return dict(zip(_HEAD, (2 * centres, -centres.square().sum(-1)), strict=True))
 

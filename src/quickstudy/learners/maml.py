@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from quickstudy.backbones.norm import Standardize
 from quickstudy.episode import Episode, Labelled
-from quickstudy.inner import SGD, AnyMode, Params, StepRates, UpdateRule, trajectory, unroll
+from quickstudy.inner import SGD, AnyMode, Implicit, Params, StepRates, UpdateRule, as_mode, trajectory, unroll
 from quickstudy.learners.gradient_based import GradientBased, Head
 
 
@@ -72,8 +72,8 @@ class MAML(GradientBased):
             raise ValueError(f"inner_lr={inner_lr}, inner_steps={inner_steps}; required is at least 0 of each")
         if first_order and mode not in ("reverse", "first_order"):
             raise ValueError(f"first_order=True and mode={mode!r}; leave one of them out")
-        if mode == "implicit":
-            raise ValueError("mode='implicit' needs a pull to θ, without which the minimum forgets it: use IMAML")
+        if rule is None and isinstance(as_mode(mode), Implicit):
+            raise ValueError(f"mode={mode!r} needs a pull to θ, without which the minimum forgets it: use IMAML")
         if rule is not None and per_step_rates:
             raise ValueError("a rule and per_step_rates were given, which is a rule of its own: leave one of them out")
         if (multi_step or per_step_statistics) and mode not in ("reverse", "first_order"):
@@ -96,8 +96,14 @@ class MAML(GradientBased):
         self.inner_lr, self.first_order, self.rule = inner_lr, first_order, rule
         self.per_step_rates, self.multi_step, self.first_order_until = per_step_rates, multi_step, first_order_until
         self.per_step_statistics = per_step_statistics
+        self.watches_progress = bool(multi_step or first_order_until)
         if per_step_rates:
             self.update_rule = StepRates(list(self.like()), max(1, inner_steps), inner_lr)
+        if per_step_statistics and not self._network_moves():
+            raise ValueError(
+                f"per_step_statistics with adapts={adapts!r}: the network stands still, so its statistics are the same "
+                "at every step; leave one out"
+            )
         self.statistics: Any = nn.ModuleDict()
         for name, layer in self._layers() if per_step_statistics else ():
             self.statistics[name.replace(".", "/")] = _PerStep(layer, inner_steps + 1)
@@ -131,7 +137,7 @@ class MAML(GradientBased):
         return [lambda phi=phi, x=x: self.forward_with(phi, x) for phi, x in zip(path, inputs, strict=True)]
 
     def _task(self, support: Labelled) -> tuple[Params, Params, list[Callable[[Params], Tensor]]]:
-        start = self.start(support)
+        start = self.start(support, self._rows(0))
         moving = {name: p for name, p in start.items() if self.moves(name)}
         return start, moving, self.inner_losses(support, {n: p for n, p in start.items() if n not in moving})
 
@@ -176,11 +182,11 @@ class MAML(GradientBased):
         return layers
 
     def _rows(self, t: int) -> Params:
-        """The statistics of step ``t``, by the names of the network's buffers."""
+        """The statistics of step ``t`` by the names of the network's buffers; the last ones serve further steps."""
         rows = {}
         for key, layer in self.statistics.items():
             for name, buffer in layer.named_buffers():
-                rows[f"network.{key.replace('/', '.')}.{name}"] = buffer[t]
+                rows[f"network.{key.replace('/', '.')}.{name}"] = buffer[min(t, len(buffer) - 1)]
         return rows
 
 

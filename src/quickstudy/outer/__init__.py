@@ -2,6 +2,7 @@
 
 from quickstudy.outer.check import GradientCheck, check_meta_gradient
 from quickstudy.outer.map_tasks import Strategy, map_tasks
-from quickstudy.outer.unrolled import unrolled
+from quickstudy.outer.strategies import Refused
+from quickstudy.outer.unrolled import fastest_strategy, unrolled
 
-__all__ = ["GradientCheck", "Strategy", "check_meta_gradient", "map_tasks", "unrolled"]
+__all__ = ["GradientCheck", "Refused", "Strategy", "check_meta_gradient", "fastest_strategy", "map_tasks", "unrolled"]

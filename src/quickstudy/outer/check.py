@@ -67,7 +67,7 @@ def check_meta_gradient(
         return GradientCheck(0.0, (), ())
     batch = Episode(*(Labelled(x.unsqueeze(0), y.unsqueeze(0)) for x, y in episode))
     with _same_draws():
-        loss = map_tasks(lambda e: learner.meta_loss(e), batch, strategy=strategy).squeeze(0)
+        loss = map_tasks(learner.meta_loss, batch, strategy=strategy).squeeze(0)
     grads = (
         torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         if loss.requires_grad

@@ -1,39 +1,162 @@
-"""Apply a function to every task of a meta-batch."""
+"""Apply a function to every task of a meta-batch, in whichever way is fastest."""
 
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Literal
+import logging
+from collections.abc import Hashable, Sequence
+from functools import partial
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from quickstudy.episode import Episode, task
-from quickstudy.inner import Unfused
+from quickstudy.episode import Episode
+from quickstudy.inner.capture import level
+from quickstudy.outer import strategies
+from quickstudy.outer.choose import choose_strategy
+from quickstudy.outer.mapped import Gradient, differentiable, marker, reaches_before
+from quickstudy.outer.records import kind_of, owner_of, recorded
+from quickstudy.outer.strategies import Refused, TaskFunction, as_tasks, bytes_of_a_task, part_of
 
-Strategy = Literal["auto", "loop", "vmap"]
+Strategy = Literal["auto", "loop", "threads", "vmap", "trace", "compile"]
+MEMORY = 4 << 30
+"""Bytes that tasks which run at the same time may take, unless another bound is given."""
+
+_log = logging.getLogger("quickstudy")
 
 
-def map_tasks(f: Callable[[Episode], Tensor], episodes: Episode, *, strategy: Strategy = "auto") -> Tensor:
+def map_tasks(
+    f: TaskFunction, episodes: Episode | Sequence[Episode], *, strategy: Strategy = "auto", memory: int | None = None
+) -> Tensor:
     """f(task) for each task, stacked along a leading axis.
 
+    All strategies give the same values and the same gradient (to rounding). Where ``f`` returns a scalar, each task's
+    gradient is taken as soon as its value is known, and its graph is gone before the next one's is built.
+
     Args:
-        f: a function of one task.
-        episodes: a meta-batch, leading axis n.
-        strategy: "loop", one task after the other: serves everything. "vmap": all tasks in one pass, several times
-            faster for small networks. Both give the same numbers. "auto": vmap for tasks whose examples are vectors or
-            that live on an accelerator; loop for images on a CPU, where grouped convolutions are slower, and where
-            vmap refuses ``f`` (recurrent layers, control flow that depends on data): ask for "loop" there, and the
-            attempt is saved.
+        f: a function of one task. A method of a module (``learner.meta_loss``) can be run by every strategy; a closure
+            that is run by threads must not write to anything it shares (``torch.func.functional_call`` writes to its
+            module while it runs; ``quickstudy.inner.call`` does not).
+        episodes: a meta-batch, leading axis n; or a list of tasks of unequal shapes, for "loop" and "threads".
+        strategy:
+            "loop": one task after the other. Serves everything.
+            "threads": one task for each of torch's threads at once, each computed by one processor: convolutions on a
+            CPU. Not for functions that draw random numbers.
+            "vmap": all tasks in one pass of batched operators: small networks, accelerators.
+            "trace": the operators of "vmap" recorded once and replayed without Python: small networks, several times
+            faster again after a second of set-up. For methods of modules, without random numbers.
+            "compile": the record through torch.compile: fastest for small networks, after tens of seconds.
+            "auto": the first call measures "loop", "threads" and "vmap" on the tasks at hand, and calls of the same kind
+            keep the fastest; "vmap" on small networks becomes "trace" at the 20th call. The logger ``quickstudy`` says
+            which and why.
+        memory: bytes that the graphs of tasks which run at the same time may take; as many run as fit. By default 4 GiB,
+            where a single task may take more.
+
+    Raises:
+        ValueError: an unknown strategy, no tasks, or a single task that needs more than ``memory``.
+        Refused: the strategy cannot serve; the message says why. "auto" takes another one.
     """
+    if strategy not in get_args(Strategy):
+        raise ValueError(f"strategy={strategy!r}; choose among {', '.join(map(repr, get_args(Strategy)))}")
+    batch = episodes if isinstance(episodes, Episode) else None
+    tasks = as_tasks(batch) if batch is not None else list(episodes)
+    if not tasks:
+        raise ValueError("no tasks were given; required is at least one")
+    if level() >= 0 and strategy == "auto":
+        strategy = "loop"  # a transform of torch.func takes the derivative
+    if batch is None and strategy not in ("auto", "loop", "threads"):
+        raise Refused(f"strategy={strategy!r} needs tasks of equal shape: use 'loop' or 'threads' for a list of tasks")
     if strategy == "auto":
-        x = episodes.support.x
-        if x.ndim <= 3 or x.device.type != "cpu":
-            with suppress(RuntimeError):  # what is wrong with ``f`` itself is raised again by the loop
-                return map_tasks(f, episodes, strategy="vmap")
-        strategy = "loop"
-    if strategy == "vmap":
-        with Unfused():
-            return torch.func.vmap(f, randomness="different")(episodes)
-    if strategy == "loop":
-        return torch.stack([f(task(episodes, i)) for i in range(len(episodes.support.x))])
-    raise ValueError(f"strategy={strategy!r}; choose 'auto', 'loop' or 'vmap'")
+        chosen = "loop" if batch is None else choose_strategy(f, batch).strategy
+        try:
+            return _run(f, batch, tasks, chosen, memory)
+        except Refused as refusal:
+            _log.info("tasks run by 'loop': %s cannot serve (%s)", chosen, refusal)
+            strategy = "loop"
+    return _run(f, batch, tasks, strategy, memory)
+
+
+def _run(f: TaskFunction, batch: Episode | None, tasks: list[Episode], strategy: str, memory: int | None) -> Tensor:
+    at_once = _that_fit(f, batch, tasks, strategy, memory)
+    if batch is not None and strategy in ("trace", "compile") and torch.is_grad_enabled() and level() < 0:
+        return differentiable(partial(_replayed, f, batch, tasks, at_once, strategy == "compile"))
+    if batch is not None and strategy in ("vmap", "trace", "compile"):
+        return _in_one_pass(f, batch, at_once)
+    return _one_by_one(f, tasks, at_once if strategy == "threads" else 1)
+
+
+def _one_by_one(f: TaskFunction, tasks: Sequence[Episode], at_once: int) -> Tensor:
+    """A loop or threads; with the graph of all tasks where they share more than leaves, or give more than a number."""
+    run = partial(strategies.threads, workers=at_once) if at_once > 1 else strategies.loop
+    if not torch.is_grad_enabled() or level() >= 0:
+        return torch.stack([f(task) for task in tasks])
+    start, draws = marker(), torch.get_rng_state()
+    first = f(tasks[0])
+    if at_once > 1 and not torch.equal(draws, torch.get_rng_state()):
+        torch.set_rng_state(draws)
+        raise Refused("the function draws random numbers (dropout, ...), whose order threads would change")
+    if len(tasks) == 1 or first.ndim or not first.requires_grad or reaches_before(first, start):
+        return torch.stack([first, *(f(task) for task in tasks[1:])])
+    known = [first]
+    del first
+
+    def values_and_gradient(weights: Tensor | None) -> tuple[Tensor, Gradient]:
+        return run(f, tasks, weights, first=known.pop() if known else None)
+
+    return differentiable(values_and_gradient, draws)
+
+
+def _in_one_pass(f: TaskFunction, batch: Episode, at_once: int) -> Tensor:
+    """vmap; with one graph for all where they share more than leaves, or give more than a number."""
+    start = marker()
+    if torch.is_grad_enabled() and level() < 0:
+        draws = torch.get_rng_state()
+        some = strategies.vmapped(f, part_of(batch, slice(0, at_once)))
+        if some.ndim == 1 and some.requires_grad and not reaches_before(some, start):
+            known = [some]
+            del some
+
+            def values_and_gradient(weights: Tensor | None) -> tuple[Tensor, Gradient]:
+                return strategies.vmap(f, batch, weights, chunk=at_once, first=known.pop() if known else None)
+
+            return differentiable(values_and_gradient, draws)
+        torch.set_rng_state(draws)
+    parts = range(0, len(batch.support.x), at_once)
+    return torch.cat([strategies.vmapped(f, part_of(batch, slice(at, at + at_once))) for at in parts])
+
+
+def _replayed(
+    f: TaskFunction, batch: Episode, tasks: list[Episode], at_once: int, compiled: bool, weights: Tensor | None
+) -> tuple[Tensor, Gradient]:
+    """The record of ``at_once`` tasks, as often as needed."""
+    if weights is not None:  # the record adds up gradients as they are
+        return strategies.vmap(f, batch, weights, chunk=at_once)
+    at_once = next(size for size in range(at_once, 0, -1) if len(tasks) % size == 0)  # of one shape, so of one record
+    gradient, values = Gradient(), []
+    for at in range(0, len(tasks), at_once):
+        part = part_of(batch, slice(at, at + at_once))
+        some, found = recorded(f, part, compiled=compiled)(part)
+        gradient.add(list(found.leaves.values()), list(found.sums.values()))
+        values.append(some)
+    return torch.cat(values), gradient
+
+
+def _that_fit(f: TaskFunction, batch: Episode | None, tasks: list[Episode], strategy: str, memory: int | None) -> int:
+    """How many tasks may run at the same time."""
+    if strategy == "loop" and memory is None:
+        return 1
+    if memory is not None and memory < 1:
+        raise ValueError(f"memory={memory}; required is a number of bytes above 0")
+    most = min(len(tasks), torch.get_num_threads()) if strategy == "threads" else len(tasks)
+    kind = None if batch is None else kind_of(f, part_of(batch, slice(0, 1)))
+    if kind is None or kind not in _bytes:
+        if owner_of(f) is None and memory is None:
+            return most
+        _bytes[kind] = bytes_of_a_task(f, tasks[0])
+    if memory is not None and _bytes[kind] > memory:
+        raise ValueError(
+            f"one task takes about {_bytes[kind]:,} bytes and memory={memory:,} was given: allow more, or let a task take "
+            "less: mode='recompute', inner_batch, fewer queries"
+        )
+    return max(1, min(most, (memory or MEMORY) // max(1, _bytes[kind])))
+
+
+_bytes: dict[Hashable, int] = {}  # that a task takes, by kind

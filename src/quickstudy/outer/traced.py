@@ -1,0 +1,97 @@
+"""A meta-batch as one recorded graph: the operators of ``vmap`` and of its backward pass, without Python between them.
+
+Small networks spend their time in dispatch. Recording the operators once (``make_fx``) and replaying them is several times
+faster than running Python; compiling the record is faster still, after a longer set-up. The parameters are read where they
+are at each call, so an optimizer may change them in place.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from quickstudy.episode import Episode, Labelled
+from quickstudy.inner import Unfused
+from quickstudy.outer.mapped import Gradient, leaves_of, marker, reaches_before
+from quickstudy.outer.strategies import Refused, TaskFunction, part_of, vmapped
+
+Recorded = Callable[[Episode], tuple[Tensor, Gradient]]
+
+
+def record(f: TaskFunction, batch: Episode, *, compiled: bool) -> Recorded:
+    """The function that runs a meta-batch of this shape.
+
+    Args:
+        f: a function of one task that draws no random numbers and decides nothing by the values of tensors.
+        batch: an example.
+        compiled: through torch.compile, which takes tens of seconds; otherwise as a replayed record.
+
+    Raises:
+        Refused: the function cannot be recorded; with the reason.
+    """
+    before, start = torch.get_rng_state(), marker()
+    with torch.enable_grad():
+        probe = vmapped(f, part_of(batch, slice(0, 1)))
+    if not torch.equal(before, torch.get_rng_state()):
+        torch.set_rng_state(before)
+        raise Refused("the function draws random numbers (dropout, ...), which a record would repeat")
+    if probe.ndim != 1 or reaches_before(probe, start):
+        raise Refused("only numbers that depend on leaves (parameters) alone can be recorded")
+    leaves = leaves_of(probe)
+
+    def values_and_sums(*tensors: Tensor) -> list[Tensor]:
+        sx, sy, qx, qy = tensors
+        with torch.enable_grad(), Unfused():
+            values = torch.func.vmap(f)(Episode(Labelled(sx, sy), Labelled(qx, qy)))
+            sums = (
+                torch.autograd.grad(values.sum(), leaves, materialize_grads=True, allow_unused=True) if leaves else []
+            )
+        return [values.detach(), *(g.detach() for g in sums)]
+
+    example = [t for part in batch for t in part]
+    try:
+        graph = make_fx(values_and_sums)(*example)
+    except Exception as error:  # noqa: BLE001: whatever it is, another strategy serves
+        raise Refused(f"it cannot be recorded ({str(error).splitlines()[0]})") from error
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    run = _compiled(graph) if compiled else _replayed(graph, example)
+
+    def recorded(batch: Episode) -> tuple[Tensor, Gradient]:
+        with torch.no_grad():
+            values, *sums = run(*(t for part in batch for t in part))
+        gradient = Gradient()
+        gradient.add(leaves, sums)
+        return values, gradient
+
+    return recorded
+
+
+def _replayed(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> Callable[..., Any]:
+    """The record without Python. TorchScript is deprecated: this is the one place that uses it, and can do without."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            script = torch.jit.trace(graph, tuple(example), check_trace=False)
+        except RuntimeError:  # an operator with arguments that it has no type for
+            return graph
+
+    def run(*tensors: Tensor) -> Any:
+        with torch.jit.optimized_execution(False):  # or the first runs would differ from later ones by rounding
+            return script(*tensors)
+
+    return run
+
+
+def _compiled(graph: torch.fx.GraphModule) -> Callable[..., Any]:
+    run = torch.compile(graph, fullgraph=True, dynamic=False)
+
+    def quietly(*tensors: Tensor) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return run(*tensors)
+
+    return quietly
