@@ -6,10 +6,10 @@
     python benchmarks/speed.py --table                   # writes the tables of docs/speed.md from the stored lines
 
 The candidates take turns (A B C A B C ...), so that a change of the machine's speed meets all of them; only ratios of
-medians within one run count. A timed step is the meta-gradient of one meta-batch, without sampling and without the outer
-optimizer. Each candidate is set up on other weights and another meta-batch than the ones it is judged on, so one that
-remembers values instead of operators shows a wrong gradient. Errors are relative, ‖g − g₆₄‖/‖g₆₄‖ with g₆₄ of the plain
-PyTorch loop in float64 (for the implicit mode of quickstudy's own loop in float64).
+medians within one run count. A timed step is the meta-gradient of one meta-batch, without sampling and without the
+outer optimizer. Each candidate is set up on other weights and another meta-batch than the ones it is judged on, so one
+that remembers values instead of operators shows a wrong gradient. Errors are relative, ‖g − g₆₄‖/‖g₆₄‖ with g₆₄ of the
+plain PyTorch loop in float64 (for the implicit mode of quickstudy's own loop in float64).
 """
 
 import argparse
@@ -291,10 +291,8 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
 def processor() -> str:
     """Its name, where the system says it."""
     info = Path("/proc/cpuinfo")
-    names = [row.split(":", 1)[1].strip() for row in info.read_text().splitlines() if row.startswith("model name")] if (
-        info.exists()
-    ) else []
-    return names[0] if names else platform.machine()
+    rows = info.read_text().splitlines() if info.exists() else []
+    return next((row.split(":", 1)[1].strip() for row in rows if row.startswith("model name")), platform.machine())
 
 
 def say(text: str) -> None:

@@ -10,10 +10,11 @@ import quickstudy as qs
 from peers.networks import Recurrent, StockConv4, StockMLP, Transformer, our_conv4_name
 from peers.ours import STRATEGIES, Ours
 from peers.plain import FuncVmap, PlainLoop
-from peers.problem import Problem, Step, Variant
+from peers.problem import EXACT, Problem, Step, Variant
 from peers.with_higher import Higher
 from peers.with_jax import JaxMLP
 from peers.with_torchopt import TorchOptFunctional, TorchOptMeta
+from quickstudy.backbones import WithLinear
 
 PLAIN = "plain PyTorch loop"
 MODES = ("reverse", "recompute", "first_order", "truncated", "implicit")
@@ -36,7 +37,7 @@ class Candidate:
 
     name: str
     build: Callable[[Problem, torch.dtype, torch.device], Step]
-    variant: Variant = Variant()  # noqa: RUF009
+    variant: Variant = EXACT
     package: str = ""
     task_by_task: bool = True
     against: str = ""
@@ -87,7 +88,7 @@ def conv4(quick: bool) -> Job:
     width, size, n, queries = conv4_sizes(quick)
     problem = Problem(
         lambda: StockConv4(width, size),
-        lambda: (qs.backbones.WithLinear(qs.Conv4(width=width, image_size=size, norm="batch"), 5), None),
+        lambda: (WithLinear(qs.Conv4(width=width, image_size=size, norm="batch"), 5), None),
         lambda name: f"network.{our_conv4_name(name)}",
         inner_lr=0.4,
         inner_steps=2 if quick else 5,
@@ -103,13 +104,13 @@ def modes(quick: bool) -> Job:
     problem = Problem(
         lambda: StockConv4(width, size),
         lambda: (qs.Conv4(width=width, image_size=size, norm="batch"), "shared"),
-        lambda name: None if name.startswith("linear.") else f"network.{our_conv4_name(name).removeprefix('backbone.')}",
+        lambda name: None if name.startswith("linear.") else our_conv4_name(name).replace("backbone", "network"),
         inner_lr=0.4,
         inner_steps=2 if quick else 5,
         zero_head=True,
     )
     kinds = {
-        "MAML": Variant(),
+        "MAML": EXACT,
         "MAML, recompute": Variant("recompute"),
         "MAML, first order": Variant("first_order"),
         "ANIL": Variant(head_only=True),
@@ -174,7 +175,7 @@ def torchopt() -> list[Candidate]:
 
 def strategies() -> list[Candidate]:
     """Exact MAML by every strategy."""
-    return [ours(strategy, Variant(), f"quickstudy, {strategy}") for strategy in STRATEGIES]
+    return [ours(strategy, EXACT, f"quickstudy, {strategy}") for strategy in STRATEGIES]
 
 
 def ours(strategy: str, variant: Variant, name: str, against: str = "") -> Candidate:

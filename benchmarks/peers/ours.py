@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import quickstudy as qs
-from peers.problem import Problem, Variant, Weights
+from peers.problem import EXACT, Problem, Variant, Weights
 from quickstudy.inner import SGD, Implicit, Proximal
 
 STRATEGIES = ("loop", "threads", "vmap", "trace", "compile", "auto")
@@ -24,7 +24,7 @@ class Ours:
     """
 
     def __init__(
-        self, problem: Problem, dtype: torch.dtype, device: torch.device, *, strategy: str, variant: Variant = Variant()  # noqa: B008
+        self, problem: Problem, dtype: torch.dtype, device: torch.device, *, strategy: str, variant: Variant = EXACT
     ):
         network, head = problem.ours()
         mode: Any = variant.mode

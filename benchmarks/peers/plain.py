@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from peers.problem import Problem, TorchStep, Variant
+from peers.problem import EXACT, Problem, TorchStep, Variant
 from quickstudy import Episode
 
 
@@ -23,7 +23,7 @@ class PlainLoop(TorchStep):
         variant: every mode but "implicit".
     """
 
-    def __init__(self, problem: Problem, dtype: torch.dtype, device: torch.device, variant: Variant = Variant()):  # noqa: B008
+    def __init__(self, problem: Problem, dtype: torch.dtype, device: torch.device, variant: Variant = EXACT):
         super().__init__(problem, dtype, device)
         self.variant = variant
 
@@ -71,7 +71,7 @@ class FuncVmap(TorchStep):
         def loss(params: dict[str, Tensor], x: Tensor, y: Tensor) -> Any:
             return problem.loss(functional_call(self.network, params, (x,)), y)
 
-        fast = self.theta
+        fast: dict[str, Tensor] = dict(self.theta)
         for _ in range(problem.inner_steps):
             grads = grad(loss)(fast, sx, sy)
             fast = {n: p - problem.inner_lr * grads[n] for n, p in fast.items()}

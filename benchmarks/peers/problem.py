@@ -26,6 +26,9 @@ class Variant:
     head_only: bool = False
 
 
+EXACT = Variant()
+
+
 @dataclass(frozen=True)
 class Problem:
     """Model-agnostic meta-learning of one network by gradient descent.
@@ -109,7 +112,7 @@ class TorchStep:
         for name, p in self.theta.items():
             p.copy_(weights[name])
 
-    def prepare(self, episodes: Episode) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def prepare(self, episodes: Episode) -> Any:
         """For each task support x and y, query x and y."""
         (sx, sy), (qx, qy) = episodes
         y = self.problem.targets

@@ -54,10 +54,17 @@ def peak_above(work: Callable[[], object], device: torch.device) -> tuple[int, s
 
 
 def median_seconds(work: Callable[[], object], repeats: int, device: torch.device) -> tuple[float, float]:
-    """Median wall-clock and processor seconds of ``work``, after one run that is not timed."""
+    """Median wall-clock and processor seconds of ``work``, after one run that is not timed.
+
+    Args:
+        work: what is timed.
+        repeats: how often; no more often once a minute has passed.
+        device: where it runs.
+    """
     work()
-    wall, processor = [], []
-    for _ in range(repeats):
+    wall: list[float] = []
+    processor: list[float] = []
+    while len(wall) < repeats and sum(wall) < 60:
         _wait(device)
         began = time.perf_counter(), time.process_time()
         work()

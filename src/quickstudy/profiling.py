@@ -61,7 +61,7 @@ class Setup:
         steps: inner steps.
         way, shot, queries: of each task.
         tasks: of a meta-step, one after the other.
-        repeats: meta-steps that are timed, after one that is not.
+        repeats: meta-steps that are timed, after one that is not; fewer once they have taken a minute.
         threads: for torch; 0 takes every processor.
         device: "cpu", "cuda", ...
         timeout: seconds that each combination may take.
@@ -161,7 +161,7 @@ class Profile:
         """What a reader of the numbers has to know."""
         found = [
             "peak: above the memory held after imports and one tiny task; 1 MB is 10⁶ bytes",
-            f"ms: {self.clock} time of a meta-step, forward and backward; median of {self.setup.repeats}",
+            f"ms: {self.clock} time of a meta-step, forward and backward; median of up to {self.setup.repeats}",
             "growth: of the peak per further inner step, in sizes of the network's parameters",
             "tasks: random numbers, as neither memory nor time depends on what is in them",
         ]

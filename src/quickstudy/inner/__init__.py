@@ -5,6 +5,7 @@ from quickstudy.inner.implicit import DidNotConverge, Implicit
 from quickstudy.inner.learned import Curvature, LearnedRates, StepRates
 from quickstudy.inner.rules import SGD, ByName, Params, Proximal, Stationary, UpdateRule
 from quickstudy.inner.steps import finite_losses
+from quickstudy.inner.torch_optim import TorchOptim
 from quickstudy.inner.unfused import Unfused
 from quickstudy.inner.unroll import AnyMode, Mode, Truncated, as_mode, trajectory, unroll
 
@@ -21,6 +22,7 @@ __all__ = [
     "Proximal",
     "Stationary",
     "StepRates",
+    "TorchOptim",
     "Truncated",
     "Unfused",
     "UpdateRule",

@@ -10,7 +10,7 @@ and likewise for the state, for the rule's own tensors, and for every tensor tha
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from quickstudy.inner.capture import Recorder, Substitute, grad_transforms, needs_grad
+from quickstudy.inner.capture import Recorder, Substitute, grad_transforms, is_batched, needs_grad
 from quickstudy.inner.rules import Params
 from quickstudy.inner.steps import InnerLoss, Walk
+from quickstudy.inner.unfused import Unfused
 
 
 def recompute(walk: Walk, params: Params, steps: int) -> Params:
@@ -144,7 +145,8 @@ class _Adjoint(torch.autograd.Function):
                 "mode='recompute' is differentiated once; use mode='reverse' for derivatives of a meta-gradient"
             )
         plan: _Plan = ctx.plan
-        with torch.no_grad(), _random_states_restored(cotangents):
+        mapped = any(is_batched(t) for t in (*cotangents, *ctx.saved_tensors))
+        with torch.no_grad(), _random_states_restored(cotangents), Unfused() if mapped else nullcontext():
             to_params, to_captured = _walk_back(plan, ctx.saved_tensors, cotangents)
         rest = [None] * (len(ctx.saved_tensors) - len(to_params) - len(to_captured) + len(plan.names))
         return (None, *to_params, *to_captured, *rest)

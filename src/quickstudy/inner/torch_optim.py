@@ -12,6 +12,7 @@ import inspect
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -183,9 +184,8 @@ class _Pure(TorchFunctionMode):
         self._name = name
         self._grads: dict[int, Tensor | None] = {id(p): grads[name] for name, p in params.items()}
         self._learned: set[int] = set()
-        self._later: dict[
-            int, tuple[Tensor, Tensor]
-        ] = {}  # by id: a tensor (kept alive), and what it was overwritten by
+        # by id: a tensor, kept alive, and what stands for it since it was overwritten
+        self._later: dict[int, tuple[Tensor, Tensor]] = {}
 
     def now(self, t: Tensor) -> Tensor:
         """What the tensor would hold, had it been overwritten."""
@@ -463,11 +463,16 @@ def _check_options(cls: type[torch.optim.Optimizer], options: Mapping[str, Any])
         raise ValueError(f"{cls.__name__}: {error}; its options are {', '.join(allowed)}") from error
 
 
+@cache
+def _one_by_one(cls: type[torch.optim.Optimizer]) -> dict[str, Any]:
+    """The options of a class that computes tensor by tensor."""
+    return {"foreach": False} if "foreach" in inspect.signature(cls).parameters else {}
+
+
 def _built(
     cls: type[torch.optim.Optimizer], params: Iterable[Tensor], options: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
-    one_by_one: dict[str, Any] = {"foreach": False} if "foreach" in inspect.signature(cls).parameters else {}
-    return cls(list(params), **options, **one_by_one)
+    return cls(list(params), **options, **_one_by_one(cls))
 
 
 # what it does on a trial

@@ -71,7 +71,7 @@ class CAVIA(GradientBased):
         self.context, self.inner_lr = context, inner_lr
         _refuse_channel_statistics(network)
 
-    def start(self, support: Labelled) -> Params:
+    def start(self, support: Labelled, buffers: Mapping[str, Tensor] | None = None) -> Params:
         """The context alone, at 0."""
         if not support.x.is_floating_point():
             raise ValueError(

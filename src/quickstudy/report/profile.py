@@ -23,7 +23,6 @@ _STYLE: Any = {
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
     "axes.titlecolor": _INK,
-    "axes.titlelocation": "left",
     "axes.titlesize": 10.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -89,9 +88,8 @@ def draw(profile: Profile, label: str, value: Callable[[Measured], float | None]
     axes.yaxis.set_major_formatter(lambda v, _: f"{v:,.10g}")
     axes.yaxis.set_minor_locator(NullLocator())
     each = f"{setup.way}-way {setup.shot}-shot, {setup.queries} queries per class"
-    axes.set_title(
-        f"{setup.learner} on {setup.network}: {each}" + (f", {setup.tasks} tasks" if setup.tasks > 1 else "")
-    )
+    tasks = f", {setup.tasks} tasks" if setup.tasks > 1 else ""
+    axes.set_title(f"{setup.learner} on {setup.network}: {each}{tasks}", loc="left")
     _name_lines(axes, ends, steps[-1])
     return figure
 
