@@ -91,8 +91,7 @@ def train(args: Args) -> tuple[BayesianMAML, dict[str, Any]]:
 @torch.no_grad()
 def judge(learner: BayesianMAML, *, shot: int, episodes: int = 1000, queries: int = 100) -> dict[str, Any]:
     """Mean squared error, coverage and mean width of the interval over fresh waves."""
-    waves = qs.Sinusoid(shot=shot, queries=queries)
-    generator = torch.Generator().manual_seed(0)
+    waves, generator = qs.Sinusoid(shot=shot, queries=queries), torch.Generator().manual_seed(0)
     began, rows = time.perf_counter(), []
     for _ in range(episodes):
         support, query = qs.task(waves.sample(1, generator=generator), 0)
@@ -100,46 +99,26 @@ def judge(learner: BayesianMAML, *, shot: int, episodes: int = 1000, queries: in
         lower, upper = learner.interval(adapted, query.x, LEVEL)
         error = (learner.predict(adapted, query.x) - query.y).square().mean()
         rows.append(torch.stack([error, coverage(lower, upper, query.y), (upper - lower).mean()]))
-    error, held, width = torch.stack(rows).T
-    seconds, (mean, ci95) = round(time.perf_counter() - began, 3), mean_ci95(error)
+    (error, ci95), (held, held_ci95), (width, _) = (mean_ci95(values) for values in torch.stack(rows).T)
     shape = {"episodes": episodes, "way": 0, "shot": shot, "queries": queries, "transductive": False, "seed": 0}
-    return {
-        "mean_squared_error": mean,
-        "ci95": ci95,
-        **shape,
-        "seconds": seconds,
-        "level": LEVEL,
-        "coverage": float(held.mean()),
-        "coverage_ci95": mean_ci95(held)[1],
-        "width": float(width.mean()),
-    }
+    seconds = {"seconds": round(time.perf_counter() - began, 3)}
+    interval = {"level": LEVEL, "coverage": held, "coverage_ci95": held_ci95, "width": width}
+    return {"mean_squared_error": error, "ci95": ci95, **shape, **seconds, **interval}
 
 
 @torch.no_grad()
 def picture(learner: BayesianMAML, shots: tuple[int, ...] = (10, 10, 5, 2)) -> None:
     """Waves that were not chosen: the first that their seed draws."""
-    bands = []
-    generator = torch.Generator().manual_seed(1)
+    bands, generator = [], torch.Generator().manual_seed(1)
     for shot in shots:
-        (x, y), query = qs.task(qs.Sinusoid(shot=shot, queries=200).sample(1, generator=generator), 0)
+        support, query = qs.task(qs.Sinusoid(shot=shot, queries=200).sample(1, generator=generator), 0)
         order = query.x[:, 0].argsort()
-        at, truth = query.x[order], query.y[order]
-        adapted = learner.adapt(qs.Labelled(x, y))
-        lower, upper = learner.interval(adapted, at, LEVEL)
-        held = float(coverage(lower, upper, truth))
-        bands.append(
-            Band(
-                title=f"{shot} points: the interval holds {100 * held:.0f} % of the curve",
-                x=at[:, 0],
-                y=truth[:, 0],
-                mean=learner.predict(adapted, at)[:, 0],
-                lower=lower[:, 0],
-                upper=upper[:, 0],
-                particles=learner.each(adapted, at)[..., 0],
-                support_x=x[:, 0],
-                support_y=y[:, 0],
-            )
-        )
+        x, y, adapted = query.x[order], query.y[order], learner.adapt(support)
+        lower, upper = learner.interval(adapted, x, LEVEL)
+        title = f"{shot} points: the interval holds {100 * float(coverage(lower, upper, y)):.0f} % of the curve"
+        curves = (x, y, learner.predict(adapted, x), lower, upper)
+        particles = learner.each(adapted, x)[..., 0]
+        bands.append(Band(title, *(c[:, 0] for c in curves), particles, support.x[:, 0], support.y[:, 0]))
     FIGURE.parent.mkdir(exist_ok=True)
     draw(bands, FIGURE)
 

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from torch import nn
 
 import quickstudy as q
+from quickstudy.inner import SGD, ByName, Curvature, LearnedRates, Proximal, StepRates, TorchOptim, Truncated
 from quickstudy import saving
 from quickstudy.episode import Labelled
 from quickstudy.learners import LEARNERS
@@ -26,6 +27,12 @@ BUILD = {
     "maml, regression": lambda: q.MAML(q.MLP(4, (8,), 3), head=None, regression=True),
     "linear probe": lambda: q.LinearProbe(q.MLP(4, (8,), 5), steps=7, lr=0.5, l2=0.01),
     "classifier": lambda: q.Classifier(q.MLP(4, (8,), 5), 3),
+    "proto_maml": lambda: q.ProtoMAML(q.MLP(4, (8,), 5), inner_steps=2),
+    "meta_sgd": lambda: q.MetaSGD(q.MLP(4, (8,), 5), inner_lr=0.3),
+    "meta_curvature": lambda: q.MetaCurvature(q.MLP(4, (8,), 5), inner_lr=0.3, inner_steps=2),
+    "reptile": lambda: q.Reptile(q.MLP(4, (8,), 5), inner_lr=0.3, train_steps=3),
+    "imaml": lambda: q.IMAML(q.MLP(4, (8,), 5), solver="neumann", iterations=7),
+    "cavia": lambda: q.CAVIA(q.MLP(4 + 2, (8,), 3), context=2),
 }
 
 
@@ -251,3 +258,30 @@ def test_flipped_bytes_are_noticed(file):
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"learner\.safetensors was altered after it was written.*use a whole copy"):
         q.load(file)
+
+
+RULES = {
+    "proximal": lambda: Proximal(SGD(0.1, momentum=0.5), 0.3),
+    "by name": lambda: ByName({"head.*": SGD(0.3), "*": TorchOptim("Adam", lr=0.01, learn=("lr",))}),
+    "learned rates": lambda: LearnedRates({"network.layers.0.weight": (8, 4), "head.weight": (1, 8)}, 0.2),
+    "rates of each step": lambda: StepRates(["head.weight", "head.bias"], 3, 0.2),
+    "curvature": lambda: Curvature({"head.weight": (1, 8)}, 0.2),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("mode", ["recompute", Truncated(last=2)], ids=str)
+def test_update_rules_and_modes_are_saved_with_their_learner(rule, mode, tmp_path):
+    adapts = {"learned rates": "*weight", "rates of each step": "head.*", "curvature": "head.weight"}.get(rule, "*")
+    if rule == "learned rates":
+        adapts = ("network.layers.0.weight", "head.weight")
+    learner = q.MAML(q.MLP(4, (8,), 8), rule=RULES[rule](), mode=mode, adapts=adapts)
+    with torch.no_grad():
+        for p in learner.update_rule.parameters():
+            p.add_(0.01)
+    q.save(learner, tmp_path / "l.safetensors")
+    again = q.load(tmp_path / "l.safetensors")
+    assert again.mode == mode
+    x, y = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), q.one_hot(torch.arange(6) % 3, 3)
+    one, two = (model.predict(model.adapt(q.Labelled(x, y)), x) for model in (learner.eval(), again))
+    torch.testing.assert_close(one, two, rtol=0, atol=0)

@@ -1,11 +1,25 @@
 """quickstudy: models that learn a new task from a handful of examples."""
 
-from quickstudy.backbones import MLP, Conv4
+from quickstudy.backbones import MLP, Conv4, LSTMEncoder, Transformer, WithLinear
 from quickstudy.checkpoint import load_checkpoint, save_checkpoint
 from quickstudy.episode import Episode, Labelled, TaskDistribution, one_hot, task
 from quickstudy.evaluation import Comparison, Score, accuracy, compare, evaluate, mean_squared_error
 from quickstudy.learner import Learner
-from quickstudy.learners import LEARNERS, MAML, Classifier, LinearProbe, NearestNeighbour, ProtoNet
+from quickstudy.inner import unroll
+from quickstudy.learners import (
+    CAVIA,
+    IMAML,
+    LEARNERS,
+    MAML,
+    Classifier,
+    LinearProbe,
+    MetaCurvature,
+    MetaSGD,
+    NearestNeighbour,
+    ProtoMAML,
+    ProtoNet,
+    Reptile,
+)
 from quickstudy.outer import check_meta_gradient, map_tasks, unrolled
 from quickstudy.saving import load, save
 from quickstudy.tasks import AllClasses, ClassTasks, RandomAffine, Sinusoid, named_tasks
@@ -14,24 +28,33 @@ from quickstudy.training import meta_train, refresh_statistics, settle_statistic
 __version__ = "0.1.0"
 
 __all__ = [
-    "LEARNERS",
-    "MAML",
-    "MLP",
     "AllClasses",
+    "CAVIA",
     "ClassTasks",
     "Classifier",
     "Comparison",
     "Conv4",
     "Episode",
+    "IMAML",
+    "LEARNERS",
+    "LSTMEncoder",
     "Labelled",
     "Learner",
     "LinearProbe",
+    "MAML",
+    "MLP",
+    "MetaCurvature",
+    "MetaSGD",
     "NearestNeighbour",
+    "ProtoMAML",
     "ProtoNet",
     "RandomAffine",
+    "Reptile",
     "Score",
     "Sinusoid",
     "TaskDistribution",
+    "Transformer",
+    "WithLinear",
     "accuracy",
     "check_meta_gradient",
     "compare",
@@ -48,5 +71,6 @@ __all__ = [
     "save_checkpoint",
     "settle_statistics",
     "task",
+    "unroll",
     "unrolled",
 ]

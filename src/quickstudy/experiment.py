@@ -230,12 +230,21 @@ def _gradient_based(cls: type[GradientBased], settings: Settings, tasks: TaskDis
 
 
 def _start_from(learner: Learner, path: Path) -> None:
-    """Take over the weights of a saved learner of the same networks."""
+    """Take over the parameters of a saved learner, or of its network alone where the learner is of another kind."""
     start = load(RunFolder(path).learner if path.is_dir() else path)
-    try:
-        learner.load_state_dict(start.state_dict())
-    except RuntimeError as error:
-        raise ValueError(f"{path} holds a learner of another shape: give the settings it was trained with") from error
+    ours, theirs = (learner, start) if type(learner) is type(start) else (_network_of(learner), _network_of(start))
+    weights = dict(theirs.named_parameters())
+    wanted = {name: p.shape for name, p in ours.named_parameters()}
+    if wanted != {name: p.shape for name, p in weights.items()}:
+        raise ValueError(f"{path} holds a learner of another shape: give the settings it was trained with")
+    buffers = {name: b for name, b in theirs.named_buffers() if name in dict(ours.named_buffers())}
+    ours.load_state_dict({**weights, **buffers}, strict=False)
+
+
+def _network_of(learner: Learner) -> nn.Module:
+    """The one network that a learner is built on."""
+    parts = dict(learner.named_children())
+    return parts.get("network", parts.get("backbone", learner))
 
 
 def _outer(settings: Settings, learner: Learner) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:

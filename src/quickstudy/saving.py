@@ -1,5 +1,6 @@
 """One safetensors file per learner: weights, and in its metadata the description that rebuilds it. Never pickle."""
 
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -17,13 +18,16 @@ from torch import Tensor, nn
 
 from quickstudy.backbones import BACKBONES, WithLinear
 from quickstudy.files import write_atomically
+from quickstudy.inner import RULES, Implicit, Truncated
 from quickstudy.learner import Learner
 from quickstudy.learners import LEARNERS, Classifier
 
 FORMAT = 1
 _KNOWN: dict[str, type[nn.Module]] = {
-    cls.__name__: cls for cls in (*LEARNERS.values(), *BACKBONES.values(), WithLinear, Classifier)
+    cls.__name__: cls
+    for cls in (*LEARNERS.values(), *BACKBONES.values(), WithLinear, Classifier, *RULES)
 }
+_MODES = {"Truncated": Truncated, "Implicit": Implicit}
 
 
 class SavedFileError(ValueError):
@@ -135,18 +139,29 @@ def _describe(module: nn.Module) -> dict[str, Any]:
     for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        value = getattr(module, name)
-        if isinstance(value, nn.Module):
-            arguments[name] = _describe(value)
-        else:  # a dict among the arguments is a module, so one that is a value is wrapped
-            plain = value.item() if isinstance(value, np.generic) else value
-            arguments[name] = {"value": plain} if isinstance(plain, dict) else plain
+        arguments[name] = _describe_value(getattr(module, name))
     return {"class": cls.__name__, "arguments": arguments}
+
+
+def _describe_value(value: Any) -> Any:
+    """Something that JSON holds; a dict in it is a module, a dict of modules or a mode, or wrapped if it is a value."""
+    if isinstance(value, nn.Module):
+        return _describe(value)
+    if isinstance(value, dict) and any(isinstance(part, nn.Module) for part in value.values()):
+        return {"modules": {name: _describe(part) for name, part in value.items()}}
+    if type(value) in _MODES.values():
+        return {"mode": type(value).__name__, "arguments": dataclasses.asdict(value)}
+    plain = value.item() if isinstance(value, np.generic) else value
+    return {"value": plain} if isinstance(plain, dict) else plain
 
 
 def _build(description: dict[str, Any], modules: dict[str, nn.Module], path: Path, name: str = "learner") -> Any:
     if "value" in description:
         return description["value"]
+    if "modules" in description:
+        return {key: _build(part, modules, path, key) for key, part in description["modules"].items()}
+    if "mode" in description:
+        return _MODES[description["mode"]](**description["arguments"])
     if "own" in description:
         if name not in modules:
             raise SavedFileError(

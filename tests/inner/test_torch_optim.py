@@ -235,19 +235,25 @@ def test_parameter_groups_are_several_rules(double):
 )
 @pytest.mark.parametrize("mode", ["reverse", "recompute"])
 def test_gradients_that_are_zero_give_no_nan(name, options, mode):
-    rule = TorchOptim(name, options, learn=("lr",))
-    rows = torch.tensor([[0.5, -1.0], [1.0, 2.0], [0.0, 0.3]], dtype=torch.float64, requires_grad=True)
+    memory = {"RMSprop": ("alpha",), "Adadelta": ("rho",), "Adagrad": (), "Adafactor": ("beta2_decay",)}
+    rule = TorchOptim(name, options, learn=("lr", *memory.get(name, ("betas",))))
+    double = {"dtype": torch.float64, "requires_grad": True}
+    params = {
+        "rows": torch.tensor([[0.5, -1.0], [1.0, 2.0], [0.0, 0.3]], **double),
+        "first": torch.tensor([[0.5, -1.0], [1.0, 0.7]], **double),
+        "second": torch.tensor([[0.9, 1.0], [0.4, -0.2]], **double),
+    }
 
-    def loss(params):  # the second row is not looked up, and the last unit is not active
-        return params["rows"][[0, 2]].square().sum() * 0.5 + torch.relu(params["b"] - 10).sum()
+    def loss(p):  # the second row is not looked up, and the second unit is never active
+        hidden = torch.tanh(p["first"] @ p["rows"][[0, 2]].T)
+        return torch.relu(p["second"] @ hidden + torch.tensor([[5.0], [-9.0]])).square().sum()
 
-    b = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    phi = unroll(rule, loss, {"rows": rows, "b": b}, steps=steps(name), mode=mode)
-    gradients = torch.autograd.grad(outer_loss(phi), [rows, b, rule.learned["lr"]])
-    assert all(g.isfinite().all() for g in gradients)
+    phi = unroll(rule, loss, params, steps=steps(name), mode=mode)
+    to_rows, *others = torch.autograd.grad(outer_loss(phi), [*params.values(), *rule.parameters()])
+    assert all(g.isfinite().all() for g in (to_rows, *others))
     if name != "Adafactor":  # which scales a step by all entries
-        torch.testing.assert_close(gradients[0][1], torch.cos(torch.arange(2.0, 4.0)).double())
-        torch.testing.assert_close(gradients[1], torch.cos(torch.arange(2.0)).double())
+        torch.testing.assert_close(to_rows[1], torch.cos(torch.arange(2.0, 4.0)).double())
+        torch.testing.assert_close(others[1][1], torch.cos(torch.arange(2.0, 4.0)).double())
 
 
 def test_learned_values_start_as_given_and_keep_their_range():

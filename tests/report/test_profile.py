@@ -1,6 +1,7 @@
 """The plots of a profile."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from matplotlib.figure import Figure
@@ -44,7 +45,7 @@ def test_each_mode_is_a_line_of_its_values_with_its_name():
 def test_names_of_lines_that_end_together_stand_apart():
     (axes,) = memory(PROFILE).axes
     heights = sorted(axes.transData.transform(text.xy)[1] for text in axes.texts)  # pyright: ignore
-    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) > 10
+    assert min(b - a for a, b in pairwise(heights)) > 10
 
 
 def test_a_mode_keeps_its_colour_whatever_stands_beside_it():

@@ -9,7 +9,11 @@ from quickstudy.inner.torch_optim import TorchOptim
 from quickstudy.inner.unfused import Unfused
 from quickstudy.inner.unroll import AnyMode, Mode, Truncated, as_mode, trajectory, unroll
 
+RULES = (SGD, Proximal, ByName, LearnedRates, StepRates, Curvature, TorchOptim)
+"""The update rules that saved files know by name."""
+
 __all__ = [
+    "RULES",
     "SGD",
     "AnyMode",
     "ByName",

@@ -35,8 +35,8 @@ class Implicit:
         tolerance: relative residual ‖Hu − v‖ / ‖v‖ that is reached, or an error says so.
         iterations: products with the Hessian at most.
         step: η of the Neumann series.
-        strict: raise if the tolerance is not reached within ``iterations``; otherwise take what there is, as the paper
-            does with 5 iterations.
+        strict: raise if the tolerance is not reached within ``iterations``, or if conjugate gradients meet a direction
+            in which the objective is not convex; otherwise take what there is, as the paper does with 5 iterations.
     """
 
     solver: Literal["cg", "neumann"] = "cg"
@@ -153,6 +153,9 @@ def _conjugate_gradient(
         hp = product(p)
         curvature = _dot(p, hp)
         if not curvature > 0:
+            if not options.strict:  # what the convex part gave counts; at the very start, the size of the curvature
+                u = u if rr < norm**2 or not curvature < 0 else [-rr / curvature * x for x in p]
+                break
             raise DidNotConverge(
                 f"conjugate gradients met the curvature {curvature:.1e}, where the inner objective is not convex: raise "
                 "the pull (strength), take more inner steps, or use solver='neumann'"

@@ -4,13 +4,20 @@ A parameter of the network whose size depends on the task (a head with one row f
 first axis; ``like`` says so by a size of 1 there.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.inner.rules import Params
+
+Like = Mapping[str, Tensor | Sequence[int]]
+
+
+def _shapes(like: Like) -> dict[str, list[int]]:
+    return {name: list(p.shape if isinstance(p, Tensor) else p) for name, p in like.items()}
 
 
 def _key(name: str) -> str:
@@ -37,13 +44,14 @@ class LearnedRates(nn.Module):
     Zhenguo Li et al., Meta-SGD: Learning to Learn Quickly for Few-Shot Learning, 2017, arXiv:1707.09835, equation 3.
 
     Args:
-        like: for each name a tensor whose shape α takes (it broadcasts against the parameter).
+        like: for each name a tensor or shape that α takes (it broadcasts against the parameter).
         lr: where every α starts.
     """
 
-    def __init__(self, like: Params, lr: float):
+    def __init__(self, like: Like, lr: float):
         super().__init__()
-        self.rates = _Named({name: torch.full_like(p, lr, requires_grad=False) for name, p in like.items()})
+        self.like, self.lr = _shapes(like), lr
+        self.rates = _Named({name: torch.full(shape, float(lr)) for name, shape in self.like.items()})
 
     def init(self, params: Params) -> None:
         """No state."""
@@ -68,8 +76,8 @@ class StepRates(nn.Module):
         super().__init__()
         if steps < 1:
             raise ValueError(f"steps={steps}; required is at least 1 step to learn rates for")
-        self.steps = steps
-        self.rates = _Named({name: torch.full((steps,), lr) for name in names})
+        self.names, self.steps, self.lr = list(names), steps, lr
+        self.rates = _Named({name: torch.full((steps,), float(lr)) for name in names})
 
     def init(self, params: Params) -> int:
         """The number of the next step."""
@@ -88,18 +96,19 @@ class Curvature(nn.Module):
     gradient, MC(G) = G ×₃ M_f ×₂ M_i ×₁ M_o, with both spatial axes as one (M_f). All matrices start as the identity.
 
     Args:
-        like: for each name a tensor of the parameter's shape; along an axis of size 1 the gradient is only scaled, by
+        like: for each name a tensor or its shape, that of the parameter; along an axis of size 1 the gradient is only scaled, by
             one number that a parameter of any size along that axis shares.
         lr: step size.
     """
 
-    def __init__(self, like: Params, lr: float):
+    def __init__(self, like: Like, lr: float):
         super().__init__()
         if lr < 0:
             raise ValueError(f"lr={lr}; required is a step size of at least 0")
-        self.lr = lr
+        self.like, self.lr = _shapes(like), lr
+        axes = {name: [*shape[:2], math.prod(shape[2:])] if len(shape) > 2 else shape for name, shape in self.like.items()}
         self.matrices = _Named(
-            {f"{name}.{axis}": torch.eye(n).to(p) for name, p in like.items() for axis, n in enumerate(_sizes(p))}
+            {f"{name}.{axis}": torch.eye(n) for name, sizes in axes.items() for axis, n in enumerate(sizes)}
         )
 
     def init(self, params: Params) -> None:
@@ -115,7 +124,3 @@ class Curvature(nn.Module):
             m = self.matrices[f"{name}.{axis}"]
             g = g * m.squeeze() if m.numel() == 1 else torch.movedim(torch.movedim(g, axis, -1) @ m.T, -1, axis)
         return g.reshape(grad.shape)
-
-
-def _sizes(p: Tensor) -> tuple[int, ...]:
-    return tuple((p.flatten(2) if p.ndim > 2 else p).shape)

@@ -133,7 +133,7 @@ class ByName(nn.Module):
 
     def __init__(self, rules: Mapping[str, UpdateRule]):
         super().__init__()
-        self.patterns = tuple(rules)
+        self.rules, self.patterns = dict(rules), tuple(rules)
         self.parts: Any = nn.ModuleList(
             [rule if isinstance(rule, nn.Module) else _Plain(rule) for rule in rules.values()]
         )

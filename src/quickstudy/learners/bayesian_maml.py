@@ -136,7 +136,8 @@ class BayesianMAML(Learner[Params]):
         as_mode(mode)
         self.network, self.particles, self.inner_lr, self.inner_steps = network, particles, inner_lr, inner_steps
         self.leader_steps, self.noise, self.learn_noise, self.prior = leader_steps, noise, learn_noise, prior
-        self.objective, self.regression, self.mode = objective, regression, mode
+        self.objective, self.regression = objective, regression
+        self.mode: AnyMode = mode
         self.others = nn.ModuleList([_fresh_copy(network) for _ in range(particles - 1)])
         self.log_noise = nn.Parameter(torch.tensor(math.log(noise)), requires_grad=learn_noise)
 

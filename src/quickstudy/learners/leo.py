@@ -20,7 +20,8 @@ e and d are linear, r is a network on pairs, all without biases.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ from quickstudy.functional import mask_absent, require_classes
 from quickstudy.inner import AnyMode, LearnedRates, as_mode, unroll, with_tensors
 from quickstudy.learner import Learner, cross_entropy
 
-_START = 0.1
+_START = 0.1  # about where the standard deviation of the codes starts, small beside their means
 
 
 class Code(NamedTuple):
@@ -73,8 +74,9 @@ class LEO(Learner[Softmax]):
 
     Differs from the paper: classes with fewer support examples weigh as much as the others in (2); (4) is a mean over
     the examples; the noise of w is drawn once a task, not anew at every decoding, so that each inner loop descends one
-    function; variances are exponentials, those of w times 2/(latent + d) (Glorot), so that training starts with little
-    noise; weight decay is left to the outer optimizer. In evaluation mode the meta-loss is that of the queries alone.
+    function; variances are exponentials, those of z times 0.01 and those of w times 2/(latent + d) (Glorot), so that
+    training starts with little noise; weight decay is left to the outer optimizer. In evaluation mode the meta-loss is
+    that of the queries alone.
     """
 
     def __init__(
@@ -112,13 +114,13 @@ class LEO(Learner[Softmax]):
         self.finetune_lr, self.finetune_steps = finetune_lr, finetune_steps
         self.dropout, self.kl_weight, self.encoder_penalty_weight = dropout, kl_weight, encoder_penalty_weight
         self.orthogonality_weight, self.stochastic = orthogonality_weight, stochastic
-        self.backbone_frozen, self.mode = backbone_frozen, mode
+        self.backbone_frozen = backbone_frozen
+        self.mode: AnyMode = mode
         if backbone_frozen:
             backbone.requires_grad_(False)
         self.encoder = nn.Linear(d, latent, bias=False)
         width = 2 * latent
-        layers = [nn.Linear(width, width, bias=False) for _ in range(3)]
-        self.relation = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+        self.relation: Any = nn.ModuleList([nn.Linear(width, width, bias=False) for _ in range(3)])
         self.decoder = nn.Linear(latent, 2 * d, bias=False)
         self.latent_rate = LearnedRates({"z": torch.zeros(1, 1)}, inner_lr)
         self.weight_rate = LearnedRates({"w": torch.zeros(1, 1)}, finetune_lr)
@@ -147,7 +149,7 @@ class LEO(Learner[Softmax]):
             + self.orthogonality_weight * off_orthogonal(self.decoder.weight)
         )
 
-    def passes(self, episode: Episode) -> list:
+    def passes(self, episode: Episode) -> list[Callable[[], Any]]:
         """None for a frozen backbone, whose statistics stay as they are."""
         return [] if self.backbone_frozen else super().passes(episode)
 
@@ -168,12 +170,14 @@ class LEO(Learner[Softmax]):
             y: (n, way) labels, an all-zero row counts for nothing.
         """
         h = self.encoder(F.dropout(x, self.dropout, self.training))  # (n, latent)
-        n = len(h)
-        pairs = torch.cat([h.unsqueeze(1).expand(n, n, -1), h.unsqueeze(0).expand(n, n, -1)], -1)  # (n, n, 2·latent)
+        first, second, last = (layer.weight for layer in self.relation)
+        # of the pair (i, j): the first layer on each half alone, the last one, which is linear, on the means below
+        one, other = h @ first[:, : self.latent].T, h @ first[:, self.latent :].T  # (n, 2·latent)
+        pairs = F.relu(F.relu(one.unsqueeze(1) + other.unsqueeze(0)) @ second.T)  # (n, n, 2·latent)
         shots = y.sum(0)
         own = y / shots.clamp(min=1)  # (n, way) the weight of an example in its class
         every = own.sum(1) / (shots > 0).sum().clamp(min=1)  # (n,) and among all classes
-        code = torch.einsum("in,j,ijc->nc", own, every, self.relation(pairs))
+        code = torch.einsum("in,j,ijc->nc", own, every, pairs) @ last.T
         return code[:, : self.latent], code[:, self.latent :] + 2 * math.log(_START)
 
     def decode(self, z: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -33,8 +33,7 @@ def loop(
     del first
     for i in range(len(values), len(tasks)):
         with torch.enable_grad():
-            value = f(tasks[i])
-        values.append(_take_gradient(value, _weight(weights, i), gradient))
+            values.append(_take_gradient(f(tasks[i]), _weight(weights, i), gradient))
     return torch.stack(values), gradient
 
 

@@ -1,0 +1,150 @@
+"""LEO on the features of a ProtoNet's backbone, on Omniglot (Vinyals split): 5-way and 20-way 1-shot.
+
+    python recipes/protonet_omniglot.py --seed 0
+    python recipes/leo_omniglot.py --seed 0
+
+The features of all characters and rotations are computed once, those of train and validation ones also after a random
+affine change; they are centred and scaled by the mean and deviation over the former. LEO trains on these (nothing is
+selected: the last step counts), and is judged on the 423 test characters with their rotations, 1,000 episodes.
+Appends one line for each protocol to benchmarks/results/omniglot.jsonl.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from result import RESULTS
+from torch import Tensor, nn
+
+import quickstudy as qs
+from quickstudy.learners.leo import LEO
+from quickstudy.process import keep_freed_memory, use_threads
+
+
+@dataclass(frozen=True)
+class Args:
+    """Everything that the result depends on."""
+
+    seed: int = 0
+    threads: int = 1
+    way: int = 20
+    shot: int = 1
+    queries: int = 5
+    steps: int = 15_000
+    meta_batch: int = 1
+    lr: float = 1e-3
+    latent: int = 256
+    inner_steps: int = 5
+    dropout: float = 0.3
+    kl_weight: float = 1e-4
+    orthogonality_weight: float = 10.0
+
+
+def backbone_of(path: Path) -> nn.Module:
+    """The backbone that ``recipes/protonet_omniglot.py`` trained."""
+    if not path.exists():
+        raise ValueError(f"{path} is not there; run python recipes/protonet_omniglot.py with the same seed first")
+    return qs.load(path).get_submodule("backbone")
+
+
+@torch.no_grad()
+def features(backbone: nn.Module, tasks: qs.ClassTasks, augment: Any = None) -> Tensor:
+    """The features (n, d) of every example of ``tasks``, in their order; ``augment`` changes the images first."""
+    found = []
+    for rows in torch.arange(len(tasks.x)).split(500):
+        x = tasks.examples(rows)
+        found.append(backbone(x if augment is None else augment(x)))
+    return torch.cat(found)
+
+
+def labels(tasks: qs.ClassTasks) -> Tensor:
+    """The class (n,) of every example."""
+    return torch.arange(len(tasks)).repeat_interleave(tasks.counts)
+
+
+def train(args: Args, tasks: qs.ClassTasks, d: int) -> tuple[LEO, dict[str, Any]]:
+    """The learner on features, and what its training cost."""
+    torch.default_generator.manual_seed(args.seed)  # initial weights are drawn by torch's own layers
+    learner = LEO(
+        nn.Identity(),
+        features=d,
+        latent=args.latent,
+        inner_steps=args.inner_steps,
+        dropout=args.dropout,
+        kl_weight=args.kl_weight,
+        orthogonality_weight=args.orthogonality_weight,
+    )
+    optimizer = torch.optim.Adam(learner.parameters(), lr=args.lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
+    generator = torch.Generator().manual_seed(args.seed)
+    began, cpu, losses = time.perf_counter(), time.process_time(), []
+    for step in qs.meta_train(
+        learner, tasks, optimizer, steps=args.steps, meta_batch=args.meta_batch, generator=generator
+    ):
+        schedule.step()
+        losses.append(step.loss)
+        if step.step % max(1, args.steps // 10) == 0:
+            sys.stderr.write(f"step {step.step}: meta-loss {sum(losses) / len(losses):.4f}\n")
+            losses = []
+    cost = {"seconds": round(time.perf_counter() - began, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
+    shape = {"way": args.way, "shot": args.shot, "steps": args.steps, "seed": args.seed}
+    return learner, {**shape, **cost, "threads": args.threads}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for field in dataclasses.fields(Args):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    args = Args(**vars(parser.parse_args()))
+    keep_freed_memory()
+    use_threads(args.threads)
+    backbone = backbone_of(Path(f"runs/protonet-omniglot-{args.seed}/learner.safetensors"))
+    began = time.perf_counter()
+    parts = {name: qs.named_tasks("omniglot", name, split="vinyals") for name in ("trainval", "test")}
+    train_images, test_images = (part for part in parts.values() if isinstance(part, qs.ClassTasks))
+    generator, change = torch.Generator().manual_seed(args.seed), qs.RandomAffine()
+    plain = features(backbone, train_images)
+    changed = features(backbone, train_images, lambda x: change(x, generator))
+    mean, deviation = plain.mean(0), (plain - plain.mean(0)).square().mean().sqrt()
+    shape = {"way": args.way, "shot": args.shot, "queries": args.queries}
+    y = labels(train_images)
+    tasks = qs.ClassTasks((torch.cat([plain, changed]) - mean) / deviation, torch.cat([y, y]), **shape)
+    test = qs.ClassTasks((features(backbone, test_images) - mean) / deviation, labels(test_images))
+    seconds = round(time.perf_counter() - began, 1)
+    sys.stderr.write(f"features after {seconds} s\n")
+    learner, training = train(args, tasks, plain.shape[1])
+    folder = Path(f"runs/leo-omniglot-{args.seed}")
+    folder.mkdir(parents=True, exist_ok=True)
+    qs.save(learner, folder / "learner.safetensors")
+    versions = {"quickstudy": qs.__version__, "python": platform.python_version()}
+    for way in (5, 20):
+        judged = test.replace(way=way, shot=1, queries=15)
+        comparison = qs.compare(
+            {"leo": learner, "protonet": qs.ProtoNet(nn.Identity())},
+            judged,
+            episodes=1000,
+            generator=torch.Generator().manual_seed(0),
+        )
+        sys.stderr.write(f"{comparison}\n")
+        line = {
+            "learner": "leo",
+            "tasks": "omniglot",
+            "split": "vinyals",
+            **comparison.scores["leo"].as_dict(),
+            "protonet_on_the_same_features": comparison.scores["protonet"].mean,
+            "parameters": sum(p.numel() for p in [*learner.parameters(), *backbone.parameters()]),
+            "training": {**training, "features_seconds": seconds},
+            "versions": {**versions, "torch": torch.__version__, "numpy": np.__version__},
+            "settings": dataclasses.asdict(args),
+            "command": " ".join(["python", f"recipes/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        }
+        with (RESULTS / "omniglot.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
