@@ -1,6 +1,7 @@
 """The command: train, evaluate, compare, report, demo, data, learners."""
 
 import dataclasses
+import json as json_module
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ from quickstudy.episode import TaskDistribution
 from quickstudy.evaluation import compare, evaluate, evaluate_episodes
 from quickstudy.learner import Learner
 from quickstudy.learners import LEARNERS, NearestNeighbour
+from quickstudy.outer import Strategy
 from quickstudy.process import keep_freed_memory, use_threads
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import load
@@ -29,6 +31,7 @@ from quickstudy.tasks.trials import as_episode, image_size_for
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
+ModeName = Literal["reverse", "recompute", "first_order", "truncated"]
 TasksName = Literal["omniglot", "glyphs", "sinusoid"]
 Split = Annotated[str | None, typer.Option(help="omniglot: vinyals or official; glyphs: scripts.")]
 Root = Annotated[Path | None, typer.Option(help="Folder with the omniglot archives.")]
@@ -66,7 +69,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def train(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="The run folder.")],
-    learner: Literal["protonet", "maml", "linear_probe"] = "protonet",
+    learner: Annotated[str, typer.Option(help="One of `quickstudy learners`.")] = "protonet",
     tasks: TasksName = "glyphs",
     split: Split = None,
     root: Root = None,
@@ -81,11 +84,14 @@ def train(
     width: Annotated[int, typer.Option(help="Channels of conv4, units per hidden layer of mlp.")] = 64,
     norm: Literal["population", "batch", "group"] = "population",
     pool: Literal["max", "stride"] = "max",
-    head: Annotated[Literal["shared", "prototypes", "none"], typer.Option(help="MAML's head.")] = "shared",
-    inner_lr: Annotated[float, typer.Option(help="MAML's step size.")] = 0.1,
-    inner_steps: Annotated[int, typer.Option(help="MAML's gradient steps.")] = 1,
-    first_order: Annotated[bool, typer.Option("--first-order", help="MAML without second derivatives.")] = False,
-    strategy: Annotated[Literal["auto", "loop", "vmap"], typer.Option(help="How a meta-batch is run.")] = "auto",
+    head: Annotated[Literal["shared", "prototypes", "none"], typer.Option(help="Head of gradient-based learners.")] = "shared",
+    inner_lr: Annotated[float, typer.Option(help="Inner step size.")] = 0.1,
+    inner_steps: Annotated[int, typer.Option(help="Inner gradient steps.")] = 1,
+    first_order: Annotated[bool, typer.Option("--first-order", help="Without second derivatives.")] = False,
+    adapts: Annotated[str, typer.Option(help="What adapts: names with * and commas; head.* is ANIL.")] = "*",
+    mode: Annotated[ModeName, typer.Option(help="How the inner loop is differentiated.")] = "reverse",
+    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the learner, such as strength=2.")] = None,
+    strategy: Annotated[Strategy, typer.Option(help="How a meta-batch is run.")] = "auto",
     steps: Annotated[int, typer.Option(help="Outer steps.")] = 2000,
     meta_batch: Annotated[int, typer.Option(help="Tasks per outer step.")] = 1,
     optimizer: Literal["adam", "adamw", "sgd"] = "adam",
@@ -111,10 +117,11 @@ def train(
     given = {name: value for name, value in locals().items() if name in names}
     given["root"] = None if root is None else str(root.resolve())
     given["init"] = None if init is None else str(init)
+    given["options"] = _options(option or [])
     use_threads(threads)
     folder = RunFolder(out)
     if resume:
-        said = {name: given[name] for name in names if _was_said(context, name)}
+        said = {name: given[name] for name in names if _was_said(context, "option" if name == "options" else name)}
         settings = dataclasses.replace(folder.settings(), **said)
     else:
         settings = Settings(**given)
@@ -360,6 +367,20 @@ def _device(name: str) -> torch.device:
 
 def _say(line: str) -> None:
     err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _options(given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE, where a value is a number, true or false, or a text."""
+    options = {}
+    for item in given:
+        name, sign, value = item.partition("=")
+        if not sign or not name:
+            raise ValueError(f"--option {item!r}; required is NAME=VALUE, such as --option strength=2")
+        try:
+            options[name] = json_module.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
 
 
 def _was_said(context: typer.Context, name: str) -> bool:

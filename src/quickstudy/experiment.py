@@ -25,7 +25,7 @@ from quickstudy.checkpoint import load_checkpoint, save_checkpoint
 from quickstudy.episode import TaskDistribution
 from quickstudy.evaluation import Score, evaluate, mean_squared_error
 from quickstudy.learner import Learner, fit_to
-from quickstudy.learners import LEARNERS, Classifier, LinearProbe, ProtoNet
+from quickstudy.learners import CAVIA, LEARNERS, Classifier, LinearProbe, ProtoNet
 from quickstudy.learners.gradient_based import GradientBased
 from quickstudy.outer import fastest_strategy, unrolled
 from quickstudy.process import deferred_interrupts
@@ -205,6 +205,8 @@ def _learner(settings: Settings, tasks: TaskDistribution) -> Learner:
 
 
 def _gradient_based(cls: type[GradientBased], settings: Settings, tasks: TaskDistribution) -> Learner:
+    if cls is CAVIA:
+        return _cavia(settings, tasks)
     network, head = build_backbone(settings, tasks), settings.head
     taken = inspect.signature(cls).parameters
     unknown = set(settings.options) - set(taken)
@@ -227,6 +229,21 @@ def _gradient_based(cls: type[GradientBased], settings: Settings, tasks: TaskDis
         if name not in taken and given[name] != default:
             raise ValueError(f"{name}={given[name]!r} was given, and {settings.learner} has no such argument: leave it out")
     return cls(network, **{name: value for name, value in {**given, **settings.options}.items() if name in taken})
+
+
+def _cavia(settings: Settings, tasks: TaskDistribution) -> Learner:
+    """CAVIA's network reads the context as well: further numbers of a vector, further channels of an image."""
+    shape = tuple(tasks.sample(1, generator=torch.Generator().manual_seed(0)).support.x.shape[2:])
+    context = int(settings.options.get("context", 5))
+    if settings.backbone == "mlp":
+        out = 1 if settings.tasks == "sinusoid" else settings.way
+        network: nn.Module = MLP(int(np.prod(shape)) + context, (settings.width, settings.width), out)
+    else:
+        conv = Conv4(shape[0] + context, settings.width, norm="group", pool=settings.pool, image_size=shape[1])  # pyright: ignore[reportArgumentType]
+        network = WithLinear(conv, settings.way)
+    return CAVIA(
+        network, **{"inner_lr": settings.inner_lr, "inner_steps": settings.inner_steps, **settings.options}
+    )
 
 
 def _start_from(learner: Learner, path: Path) -> None:

@@ -204,7 +204,7 @@ def _walk_back(
                 if t == plan.steps - 1 and any(needs_grad(g) for g in more):
                     raise RuntimeError(
                         "the inner loss uses a tensor that requires a gradient inside an operation that torch functions "
-                        "do not pass through (a custom autograd.Function): use mode='reverse'"
+                        "do not pass through (a transform of torch.func on it): use mode='reverse'"
                     )
             else:
                 more = gradient(loss, params, moving)

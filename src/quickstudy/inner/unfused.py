@@ -90,7 +90,7 @@ def _recurrent(kind: str, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         x: (time, n, d), or (n, time, d) with ``batch_first``.
         rest: state, weights, bias?, layers, dropout, training?, bidirectional?, batch_first?
     """
-    if len(rest) != 8:
+    if len(rest) != 8 or (isinstance(rest[0], Tensor) and not rest[0].is_floating_point()):  # the sizes of a packed one
         raise ValueError("packed sequences cannot be vectorised over tasks; pad them, or use strategy='loop'")
     state, weights, has_bias, layers, dropout, training, bidirectional, batch_first = rest
     hidden = list(state) if kind == "lstm" else [state]  # each (layers · directions, n, hidden)

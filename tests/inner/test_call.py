@@ -1,0 +1,97 @@
+"""Calling a module with other tensors leaves it alone, from any number of threads."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from quickstudy.inner import Unfused, call, with_tensors
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.last.weight = self.first.weight
+        self.again = self.first
+        self.register_buffer("scale", torch.ones(4))
+
+    def forward(self, x):
+        return self.again(self.last(torch.tanh(self.first(x)))) * self.scale
+
+
+NETWORKS = {
+    "tied, shared, buffer": (Tied, (5, 4)),
+    "batch norm": (lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False)), (5, 4)),
+    "convolution": (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), (5, 1, 4, 4)),
+    "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), (5, 4)),
+    "transformer": (lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), (5, 3, 4)),
+    "lstm": (lambda: nn.LSTM(4, 3, num_layers=2, bidirectional=True, batch_first=True), (5, 3, 4)),
+    "gru": (lambda: nn.GRU(4, 3, batch_first=True), (5, 3, 4)),
+}
+
+
+def first(output):
+    return output[0] if isinstance(output, tuple) else output
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request):
+    build, shape = NETWORKS[request.param]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = build().double()
+    return module, torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_it_equals_functional_call_and_leaves_the_module_alone(network):
+    module, x = network
+    other = {name: 1.1 * p + 0.1 for name, p in [*module.named_parameters(), *module.named_buffers()]}
+    before = {name: t.clone() for name, t in module.state_dict().items()}
+    ours = first(call(module, other, x))
+    assert all(torch.equal(t, before[name]) for name, t in module.state_dict().items())
+    torch.testing.assert_close(first(call(module, {}, x)), first(module(x)), rtol=1e-12, atol=1e-12)
+    expected = first(functional_call(module, other, (x,)))  # which unties a weight of a module that stands twice
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_it_runs_from_several_threads_at_once(network):
+    module, x = network
+    params = dict(module.named_parameters())
+    others = [{name: p * (1 + i / 10) for name, p in params.items()} for i in range(16)]
+    expected = [first(call(module, other, x)) for other in others]
+    with ThreadPoolExecutor(4) as pool:
+        for ours, theirs in zip(pool.map(lambda other: first(call(module, other, x)), others), expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_taken_apart_it_gives_the_same_and_can_be_mapped(network):
+    module, x = network
+    if isinstance(module, nn.TransformerEncoderLayer):
+        module.train()
+    expected = first(call(module, {}, x))
+    with Unfused():
+        torch.testing.assert_close(first(call(module, {}, x)), expected, rtol=1e-12, atol=1e-12)
+        mapped = torch.func.vmap(lambda x: first(call(module, {}, x)))(torch.stack([x, 2 * x]))
+    torch.testing.assert_close(mapped[1], first(call(module, {}, 2 * x)), rtol=1e-10, atol=1e-10)
+
+
+def test_a_name_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"'last\.wait' is no parameter or buffer of Tied; choose among"):
+        with_tensors(Tied(), {"last.wait": torch.ones(4)})
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (lambda: nn.LSTM(4, 3, proj_size=2, batch_first=True), "an LSTM with proj_size cannot be vectorised"),
+    ],
+)
+def test_a_recurrent_layer_that_cannot_be_taken_apart_says_so(build, reason):
+    with Unfused(), pytest.raises(ValueError, match=reason):
+        build()(torch.ones(2, 3, 4))
+    packed = nn.utils.rnn.pack_padded_sequence(torch.ones(2, 3, 4), torch.tensor([3, 2]), batch_first=True)
+    with Unfused(), pytest.raises(ValueError, match="packed sequences cannot be vectorised"):
+        nn.LSTM(4, 3, batch_first=True)(packed)
