@@ -52,9 +52,14 @@ class Walk:
 
     def gradient_of(self, part: InnerLoss, t: int, params: Params) -> Mapping[str, Tensor]:
         """The gradient of one part of the inner loss."""
-        if _checking.get():
-            _require_finite(part, t, params)
-        return torch.func.grad(part)(params)
+        if not _checking.get():
+            return torch.func.grad(part)(params)
+        with torch.no_grad():
+            _require_finite("loss", part(params).detach(), t)
+        grads = torch.func.grad(part)(params)
+        for g in grads.values():
+            _require_finite("gradient", g.detach().abs().max(), t)
+        return grads
 
     def step(self, t: int, params: Params, state: Any) -> tuple[Params, Any]:
         """One step, differentiable."""
@@ -74,11 +79,9 @@ class Walk:
         return params, state
 
 
-def _require_finite(loss: InnerLoss, t: int, params: Params) -> None:
-    with torch.no_grad():
-        value = float(loss(params).detach())
-    if not abs(value) < float("inf"):
+def _require_finite(what: str, value: Tensor, t: int) -> None:
+    if not bool(torch.isfinite(value)):
         raise FloatingPointError(
-            f"the inner loss is {value} at inner step {t + 1}; required is a finite number: lower inner_lr, or look at "
-            "the examples of this task"
+            f"the inner {what} is {float(value)} at inner step {t + 1}; required is a finite number: lower inner_lr, or "
+            "look at the examples of this task"
         )
