@@ -9,9 +9,9 @@ from safetensors import safe_open
 from torch import nn
 
 import quickstudy as q
-from quickstudy.inner import SGD, ByName, Curvature, LearnedRates, Proximal, StepRates, TorchOptim, Truncated
 from quickstudy import saving
 from quickstudy.episode import Labelled
+from quickstudy.inner import SGD, ByName, Curvature, LearnedRates, Proximal, StepRates, TorchOptim, Truncated
 from quickstudy.learners import LEARNERS
 
 BUILD = {

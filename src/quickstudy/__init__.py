@@ -4,8 +4,8 @@ from quickstudy.backbones import MLP, Conv4, LSTMEncoder, Transformer, WithLinea
 from quickstudy.checkpoint import load_checkpoint, save_checkpoint
 from quickstudy.episode import Episode, Labelled, TaskDistribution, one_hot, task
 from quickstudy.evaluation import Comparison, Score, accuracy, compare, evaluate, mean_squared_error
-from quickstudy.learner import Learner
 from quickstudy.inner import unroll
+from quickstudy.learner import Learner
 from quickstudy.learners import (
     CAVIA,
     IMAML,
@@ -28,21 +28,21 @@ from quickstudy.training import meta_train, refresh_statistics, settle_statistic
 __version__ = "0.1.0"
 
 __all__ = [
-    "AllClasses",
     "CAVIA",
+    "IMAML",
+    "LEARNERS",
+    "MAML",
+    "MLP",
+    "AllClasses",
     "ClassTasks",
     "Classifier",
     "Comparison",
     "Conv4",
     "Episode",
-    "IMAML",
-    "LEARNERS",
     "LSTMEncoder",
     "Labelled",
     "Learner",
     "LinearProbe",
-    "MAML",
-    "MLP",
     "MetaCurvature",
     "MetaSGD",
     "NearestNeighbour",

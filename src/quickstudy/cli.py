@@ -84,7 +84,9 @@ def train(
     width: Annotated[int, typer.Option(help="Channels of conv4, units per hidden layer of mlp.")] = 64,
     norm: Literal["population", "batch", "group"] = "population",
     pool: Literal["max", "stride"] = "max",
-    head: Annotated[Literal["shared", "prototypes", "none"], typer.Option(help="Head of gradient-based learners.")] = "shared",
+    head: Annotated[
+        Literal["shared", "prototypes", "none"], typer.Option(help="Head of gradient-based learners.")
+    ] = "shared",
     inner_lr: Annotated[float, typer.Option(help="Inner step size.")] = 0.1,
     inner_steps: Annotated[int, typer.Option(help="Inner gradient steps.")] = 1,
     first_order: Annotated[bool, typer.Option("--first-order", help="Without second derivatives.")] = False,

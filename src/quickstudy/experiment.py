@@ -227,7 +227,9 @@ def _gradient_based(cls: type[GradientBased], settings: Settings, tasks: TaskDis
     }
     for name, default in (("first_order", False), ("adapts", "*"), ("mode", "reverse")):
         if name not in taken and given[name] != default:
-            raise ValueError(f"{name}={given[name]!r} was given, and {settings.learner} has no such argument: leave it out")
+            raise ValueError(
+                f"{name}={given[name]!r} was given, and {settings.learner} has no such argument: leave it out"
+            )
     return cls(network, **{name: value for name, value in {**given, **settings.options}.items() if name in taken})
 
 
@@ -241,9 +243,7 @@ def _cavia(settings: Settings, tasks: TaskDistribution) -> Learner:
     else:
         conv = Conv4(shape[0] + context, settings.width, norm="group", pool=settings.pool, image_size=shape[1])  # pyright: ignore[reportArgumentType]
         network = WithLinear(conv, settings.way)
-    return CAVIA(
-        network, **{"inner_lr": settings.inner_lr, "inner_steps": settings.inner_steps, **settings.options}
-    )
+    return CAVIA(network, **{"inner_lr": settings.inner_lr, "inner_steps": settings.inner_steps, **settings.options})
 
 
 def _start_from(learner: Learner, path: Path) -> None:

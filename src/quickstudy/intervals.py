@@ -22,7 +22,5 @@ def coverage(lower: Tensor, upper: Tensor, y: Tensor) -> Tensor:
             "required is one interval for each target"
         )
     if bool((lower > upper).any()):
-        raise ValueError(
-            "a lower bound is above its upper one; required is lower ≤ upper: hand them over so"
-        )
+        raise ValueError("a lower bound is above its upper one; required is lower ≤ upper: hand them over so")
     return ((lower <= y) & (y <= upper)).to(torch.get_default_dtype()).mean()

@@ -7,7 +7,7 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,8 +24,7 @@ from quickstudy.learners import LEARNERS, Classifier
 
 FORMAT = 1
 _KNOWN: dict[str, type[nn.Module]] = {
-    cls.__name__: cls
-    for cls in (*LEARNERS.values(), *BACKBONES.values(), WithLinear, Classifier, *RULES)
+    cls.__name__: cls for cls in (*LEARNERS.values(), *BACKBONES.values(), WithLinear, Classifier, *RULES)
 }
 _MODES = {"Truncated": Truncated, "Implicit": Implicit}
 
@@ -150,7 +149,7 @@ def _describe_value(value: Any) -> Any:
     if isinstance(value, dict) and any(isinstance(part, nn.Module) for part in value.values()):
         return {"modules": {name: _describe(part) for name, part in value.items()}}
     if type(value) in _MODES.values():
-        return {"mode": type(value).__name__, "arguments": dataclasses.asdict(value)}
+        return {"mode": type(value).__name__, "arguments": dataclasses.asdict(cast(Any, value))}
     plain = value.item() if isinstance(value, np.generic) else value
     return {"value": plain} if isinstance(plain, dict) else plain
 

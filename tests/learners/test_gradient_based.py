@@ -108,7 +108,9 @@ def test_an_inner_loss_that_is_not_finite_is_named_by_task_and_step(strategy):
     batch = tasks()
     batch.support.x[1] *= 1e30
     learner = q.MAML(nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 4)), inner_lr=0.1, inner_steps=4)
-    message = r"task 2 of the meta-batch: the inner (loss|gradient) is (nan|inf) at inner step 2; required is a finite number"
+    message = (
+        r"task 2 of the meta-batch: the inner (loss|gradient) is (nan|inf) at inner step 2; required is a finite number"
+    )
     with pytest.raises(FloatingPointError, match=message):
         q.unrolled(learner, batch, strategy=strategy)
 
@@ -116,7 +118,9 @@ def test_an_inner_loss_that_is_not_finite_is_named_by_task_and_step(strategy):
 def test_training_names_the_outer_step_as_well_and_changes_nothing():
     learner = q.MAML(nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 4)), inner_lr=1e30, inner_steps=4)
     before = [p.clone() for p in learner.parameters()]
-    with pytest.raises(FloatingPointError, match=r"outer step 1, task \d of the meta-batch: the inner (loss|gradient) is"):
+    with pytest.raises(
+        FloatingPointError, match=r"outer step 1, task \d of the meta-batch: the inner (loss|gradient) is"
+    ):
         trained(learner)
     assert all(torch.equal(a, b) for a, b in zip(before, learner.parameters(), strict=True))
 

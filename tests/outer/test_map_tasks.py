@@ -164,7 +164,9 @@ def test_tasks_may_be_weighted_unequally_afterwards(strategy):
     weights = torch.tensor([1.0, -2.0, 0.0, 0.5])
     parameters = list(learner.parameters())
     with two_threads():
-        ours = torch.autograd.grad((weights * q.map_tasks(learner.meta_loss, batch, strategy=strategy)).sum(), parameters)
+        ours = torch.autograd.grad(
+            (weights * q.map_tasks(learner.meta_loss, batch, strategy=strategy)).sum(), parameters
+        )
     losses = torch.stack([learner.meta_loss(task(batch, i)) for i in range(4)])
     for a, b in zip(ours, torch.autograd.grad((weights * losses).sum(), parameters), strict=True):
         torch.testing.assert_close(a, b)
@@ -205,7 +207,9 @@ def test_as_many_tasks_run_at_once_as_the_memory_allows(monkeypatch):
     expected = q.map_tasks(learner.meta_loss, batch, strategy="loop")
     torch.testing.assert_close(q.map_tasks(learner.meta_loss, batch, strategy="vmap", memory=3 * one), expected)
     assert sizes == [3, 3, 2]
-    with pytest.raises(ValueError, match=r"one task takes about .* allow more, or let a task take less: mode='recompute'"):
+    with pytest.raises(
+        ValueError, match=r"one task takes about .* allow more, or let a task take less: mode='recompute'"
+    ):
         q.map_tasks(learner.meta_loss, batch, strategy="loop", memory=one // 2)
 
 

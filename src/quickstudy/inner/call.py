@@ -1,8 +1,8 @@
 """Call a module with other parameters, without touching the module.
 
 ``torch.func.functional_call`` puts the parameters into the module for the length of the call, so two threads that call
-one module meet each other's parameters. Here a replica of the module tree is made instead (its tensors are shared), which
-costs about as much and can be called from any number of threads.
+one module meet each other's parameters. Here a replica of the module tree is made instead (its tensors are shared),
+which costs about as much and can be called from any number of threads.
 """
 
 import copy

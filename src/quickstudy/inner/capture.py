@@ -1,8 +1,9 @@
 """Which tensors a function uses that it was not given, and the same function with others in their place.
 
-A loss is a closure: over the support set, over parameters that do not adapt, over an embedding that came before. To run one
-of its steps again later, inside a custom derivative and under ``vmap`` (where a closure's tensors are no longer valid),
-they must become arguments. Both modes below see each call of a torch function and look at its tensors by identity.
+A loss is a closure: over the support set, over parameters that do not adapt, over an embedding that came before. To run
+one of its steps again later, inside a custom derivative and under ``vmap`` (where a closure's tensors are no longer
+valid), they must become arguments. Both modes below see each call of a torch function and look at its tensors by
+identity.
 """
 
 from collections.abc import Iterable

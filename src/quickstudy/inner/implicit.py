@@ -111,15 +111,15 @@ class _Minimum(torch.autograd.Function):
 
         def residual(at: Sequence[Tensor], start: Sequence[Tensor], those: Sequence[Tensor]) -> list[Tensor]:
             given = dict(zip(moving, those, strict=True))
-            swaps = {id(t): given.get(i, captured[i]) for i, t in enumerate(ctx.captured)}
+            swaps: dict[int, Tensor] = {id(t): given.get(i, captured[i]) for i, t in enumerate(ctx.captured)}
             with Substitute(swaps):
                 return ctx.residual(at, start)
 
         with torch.no_grad():
             those = [captured[i] for i in moving]
-            _, hessian = torch.func.vjp(lambda at: residual(at, start, those), phi)
+            _, hessian, *_ = torch.func.vjp(lambda at: residual(at, start, those), phi)
             u = _solve(lambda v: list(hessian(v)[0]), list(cotangents), ctx.options)
-            _, pull = torch.func.vjp(lambda start, those: residual(phi, start, those), start, those)
+            _, pull, *_ = torch.func.vjp(lambda start, those: residual(phi, start, those), start, those)
             to_start, to_those = pull([-x for x in u])
         to_captured: list[Tensor | None] = [None] * len(captured)
         for i, gradient in zip(moving, to_those, strict=True):
@@ -157,7 +157,7 @@ def _conjugate_gradient(
                 u = u if rr < norm**2 or not curvature < 0 else [-rr / curvature * x for x in p]
                 break
             raise DidNotConverge(
-                f"conjugate gradients met the curvature {curvature:.1e}, where the inner objective is not convex: raise "
+                f"conjugate gradients met the curvature {curvature:.1e}: the inner objective is not convex; raise "
                 "the pull (strength), take more inner steps, or use solver='neumann'"
             )
         a = rr / curvature

@@ -96,8 +96,8 @@ class Curvature(nn.Module):
     gradient, MC(G) = G ×₃ M_f ×₂ M_i ×₁ M_o, with both spatial axes as one (M_f). All matrices start as the identity.
 
     Args:
-        like: for each name a tensor or its shape, that of the parameter; along an axis of size 1 the gradient is only scaled, by
-            one number that a parameter of any size along that axis shares.
+        like: for each name a tensor or its shape, that of the parameter; along an axis of size 1 the gradient is only
+            scaled, by one number that a parameter of any size along that axis shares.
         lr: step size.
     """
 
@@ -106,7 +106,9 @@ class Curvature(nn.Module):
         if lr < 0:
             raise ValueError(f"lr={lr}; required is a step size of at least 0")
         self.like, self.lr = _shapes(like), lr
-        axes = {name: [*shape[:2], math.prod(shape[2:])] if len(shape) > 2 else shape for name, shape in self.like.items()}
+        axes = {
+            name: [*shape[:2], math.prod(shape[2:])] if len(shape) > 2 else shape for name, shape in self.like.items()
+        }
         self.matrices = _Named(
             {f"{name}.{axis}": torch.eye(n) for name, sizes in axes.items() for axis, n in enumerate(sizes)}
         )

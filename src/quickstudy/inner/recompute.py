@@ -1,7 +1,8 @@
 """The bounded-memory mode: exact, one step's graph at a time.
 
-The walk forward keeps no graph, only θ_t and the rule's state s_t. The walk back starts from λ = ∂L/∂φ and takes each step
-again, with a graph, from what was kept (Maclaurin, Duvenaud, Adams 2015, arXiv:1502.03492, with stored instead of reversed
+The walk forward keeps no graph, only θ_t and the rule's state s_t. The walk back starts from λ = ∂L/∂φ and takes each
+step again, with a graph, from what was kept (Maclaurin, Duvenaud, Adams 2015, arXiv:1502.03492, with stored instead of
+reversed
 states):
 
     λ_t = (∂u/∂θ_t)ᵀ λ_{t+1},  for gradient descent  λ_t = λ_{t+1} − α ∇(∇L(θ_t) · λ_{t+1}),
@@ -199,17 +200,17 @@ def _walk_back(
             _set_random_state(draws)
             if len(parts) == 1:  # the only graph there is
                 with torch.set_grad_enabled(t == plan.steps - 1):
-                    more, pull = torch.func.vjp(lambda of, those, loss=loss: gradient(loss, of, those), params, moving)
+                    more, pull = _vjp(lambda of, those, loss=loss: gradient(loss, of, those), params, moving)
                 pulls.append(pull)
                 if t == plan.steps - 1 and any(needs_grad(g) for g in more):
                     raise RuntimeError(
-                        "the inner loss uses a tensor that requires a gradient inside an operation that torch functions "
-                        "do not pass through (a transform of torch.func on it): use mode='reverse'"
+                        "the inner loss uses a tensor that requires a gradient inside an operation that torch "
+                        "functions do not pass through (a transform of torch.func on it): use mode='reverse'"
                     )
             else:
                 more = gradient(loss, params, moving)
             grads = [a + b for a, b in zip(grads, more, strict=True)] if grads else list(more)
-        (_, next_floats), pull_step = torch.func.vjp(step, params, grads, floats, moving)
+        (_, next_floats), pull_step = _vjp(step, params, grads, floats, moving)
         if to_state is None:
             to_state = [torch.zeros_like(s) for s in next_floats]
         from_step, to_grads, to_state, more_moving = pull_step((to_params, to_state))
@@ -219,7 +220,7 @@ def _walk_back(
                 pull = pulls[i]
             else:
                 _set_random_state(draws)
-                _, pull = torch.func.vjp(lambda of, those, loss=loss: gradient(loss, of, those), params, moving)
+                _, pull = _vjp(lambda of, those, loss=loss: gradient(loss, of, those), params, moving)
             from_loss, more_moving = pull(to_grads)
             to_params, to_moving = _sum(to_params, from_loss), _sum(to_moving, more_moving)
             del pull
@@ -232,11 +233,17 @@ def _walk_back(
                 tensors = _State.pack(walk.rule.init(dict(zip(names, of, strict=True))))[1]
             return [s for s in tensors if s.is_floating_point()]
 
-        _, pull = torch.func.vjp(first_state, start, moving)
+        _, pull = _vjp(first_state, start, moving)
         from_start, more_moving = pull(to_state)
         to_params, to_moving = _sum(to_params, from_start), _sum(to_moving, more_moving)
     left = iter(to_moving)
     return to_params, [next(left) if yes else None for yes in plan.differentiable]
+
+
+def _vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """``torch.func.vjp``, whose result depends on an option that is not used here."""
+    value, pull, *_ = torch.func.vjp(f, *primals)
+    return value, pull
 
 
 def _sum(a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:

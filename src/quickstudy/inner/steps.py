@@ -82,6 +82,6 @@ class Walk:
 def _require_finite(what: str, value: Tensor, t: int) -> None:
     if not bool(torch.isfinite(value)):
         raise FloatingPointError(
-            f"the inner {what} is {float(value)} at inner step {t + 1}; required is a finite number: lower inner_lr, or "
-            "look at the examples of this task"
+            f"the inner {what} is {float(value)} at inner step {t + 1}; required is a finite number: lower inner_lr, "
+            "or look at the examples of this task"
         )

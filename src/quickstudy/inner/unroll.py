@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -148,7 +148,7 @@ def _parts(loss: Callable[[Params], Tensor] | Sequence[Callable[[Params], Tensor
     return parts
 
 
-def _shifted(start: object, now: object) -> object:
+def _shifted(start: Any, now: Any) -> Any:
     """``now``, with the derivative of ``start``."""
     if isinstance(start, Tensor) and isinstance(now, Tensor) and start.is_floating_point():
         return start + (now - start).detach()

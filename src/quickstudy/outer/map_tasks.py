@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Hashable, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -44,11 +44,11 @@ def map_tasks(
             "trace": the operators of "vmap" recorded once and replayed without Python: small networks, several times
             faster again after a second of set-up. For methods of modules, without random numbers.
             "compile": the record through torch.compile: fastest for small networks, after tens of seconds.
-            "auto": the first call measures "loop", "threads" and "vmap" on the tasks at hand, and calls of the same kind
-            keep the fastest; "vmap" on small networks becomes "trace" at the 20th call. The logger ``quickstudy`` says
-            which and why.
-        memory: bytes that the graphs of tasks which run at the same time may take; as many run as fit. By default 4 GiB,
-            where a single task may take more.
+            "auto": the first call measures "loop", "threads" and "vmap" on the tasks at hand, and calls of the same
+            kind keep the fastest; "vmap" on small networks becomes "trace" at the 20th call. The logger ``quickstudy``
+            says which and why.
+        memory: bytes that the graphs of tasks which run at the same time may take; as many run as fit. By default 4
+            GiB, where a single task may take more.
 
     Raises:
         ValueError: an unknown strategy, no tasks, or a single task that needs more than ``memory``.
@@ -57,7 +57,7 @@ def map_tasks(
     if strategy not in get_args(Strategy):
         raise ValueError(f"strategy={strategy!r}; choose among {', '.join(map(repr, get_args(Strategy)))}")
     batch = episodes if isinstance(episodes, Episode) else None
-    tasks = as_tasks(batch) if batch is not None else list(episodes)
+    tasks = as_tasks(batch) if batch is not None else cast(list[Episode], list(episodes))
     if not tasks:
         raise ValueError("no tasks were given; required is at least one")
     if level() >= 0 and strategy == "auto":
@@ -153,8 +153,8 @@ def _that_fit(f: TaskFunction, batch: Episode | None, tasks: list[Episode], stra
         _bytes[kind] = bytes_of_a_task(f, tasks[0])
     if memory is not None and _bytes[kind] > memory:
         raise ValueError(
-            f"one task takes about {_bytes[kind]:,} bytes and memory={memory:,} was given: allow more, or let a task take "
-            "less: mode='recompute', inner_batch, fewer queries"
+            f"one task takes about {_bytes[kind]:,} bytes and memory={memory:,} was given: allow more, or let a task "
+            "take less: mode='recompute', inner_batch, fewer queries"
         )
     return max(1, min(most, (memory or MEMORY) // max(1, _bytes[kind])))
 

@@ -1,8 +1,8 @@
 """Values of many tasks whose derivative was taken task by task, so that one task's graph lives at a time.
 
-A meta-loss is a mean over tasks: the graph of one task is not needed once its gradient is added up. So a strategy returns
-the values and the sum of the tasks' gradients, and the backward pass hands that sum on. Where the values were weighted
-unequally afterwards, the tasks are run once more, with their weights.
+A meta-loss is a mean over tasks: the graph of one task is not needed once its gradient is added up. So a strategy
+returns the values and the sum of the tasks' gradients, and the backward pass hands that sum on. Where the values were
+weighted unequally afterwards, the tasks are run once more, with their weights.
 """
 
 from collections.abc import Callable, Sequence

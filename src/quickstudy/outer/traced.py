@@ -1,13 +1,13 @@
 """A meta-batch as one recorded graph: the operators of ``vmap`` and of its backward pass, without Python between them.
 
-Small networks spend their time in dispatch. Recording the operators once (``make_fx``) and replaying them is several times
-faster than running Python; compiling the record is faster still, after a longer set-up. The parameters are read where they
-are at each call, so an optimizer may change them in place.
+Small networks spend their time in dispatch. Recording the operators once (``make_fx``) and replaying them is several
+times faster than running Python; compiling the record is faster still, after a longer set-up. The parameters are read
+where they are at each call, so an optimizer may change them in place.
 """
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ def record(f: TaskFunction, batch: Episode, *, compiled: bool) -> Recorded:
     example = [t for part in batch for t in part]
     try:
         graph = make_fx(values_and_sums)(*example)
-    except Exception as error:  # noqa: BLE001: whatever it is, another strategy serves
+    except Exception as error:
         raise Refused(f"it cannot be recorded ({str(error).splitlines()[0]})") from error
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -80,8 +80,9 @@ def _replayed(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> Callabl
             return graph
 
     def run(*tensors: Tensor) -> Any:
-        with torch.jit.optimized_execution(False):  # or the first runs would differ from later ones by rounding
-            return script(*tensors)
+        # optimised on the way, the first runs would differ from later ones by rounding
+        with torch.jit.optimized_execution(False):  # pyright: ignore[reportPrivateImportUsage]
+            return cast(Any, script)(*tensors)
 
     return run
 
