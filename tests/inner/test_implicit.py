@@ -74,7 +74,7 @@ def test_a_system_that_is_not_solved_says_so(problem, solver):
 
 def test_an_objective_that_is_not_convex_says_so(problem):
     a, b, theta, c = problem
-    with pytest.raises(DidNotConverge, match=r"met the curvature -.*, where the inner objective is not convex: raise"):
+    with pytest.raises(DidNotConverge, match=r"met the curvature -.*: the inner objective is not convex; raise"):
         torch.autograd.grad(c @ minimum(-3 * a, b, theta, "implicit", steps=1), theta)
     found = torch.autograd.grad(c @ minimum(-3 * a, b, theta, Implicit(strict=False), steps=1), theta)[0]
     assert torch.isfinite(found).all()

@@ -111,7 +111,7 @@ class _Minimum(torch.autograd.Function):
 
         def residual(at: Sequence[Tensor], start: Sequence[Tensor], those: Sequence[Tensor]) -> list[Tensor]:
             given = dict(zip(moving, those, strict=True))
-            swaps: dict[int, Tensor] = {id(t): given.get(i, captured[i]) for i, t in enumerate(ctx.captured)}
+            swaps: dict[int, Any] = {id(t): given.get(i, captured[i]) for i, t in enumerate(ctx.captured)}
             with Substitute(swaps):
                 return ctx.residual(at, start)
 
