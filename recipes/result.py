@@ -23,12 +23,14 @@ def train_or_resume(settings: Settings, path: str, *, threads: int) -> RunFolder
     return train_with_bar(settings, Path(path), resume=RunFolder(path).config.exists())
 
 
-def record_scores(folder: RunFolder, name: str, *, ways: tuple[int, ...], episodes: int) -> None:
-    """Judge the run's learner on meta-test, and append a line for each way to results/NAME.jsonl (see below)."""
+def record_scores(
+    folder: RunFolder, name: str, *, ways: tuple[int, ...], episodes: int, learner: Learner | None = None
+) -> None:
+    """Judge the run's learner, or one made of it, on meta-test; a line for each way in results/NAME.jsonl (see below)."""
     settings = folder.settings()
     shape = {"way": settings.way, "shot": settings.shot, "steps": settings.steps, "seed": settings.seed}
     facts = {"training": {**shape, **folder.cost()}, "versions": folder.read_config()["versions"]}
-    _record(load(folder.learner), settings.learner, settings, name, ways, episodes, facts)
+    _record(learner or load(folder.learner), settings.learner, settings, name, ways, episodes, facts)
 
 
 def record_fixed(

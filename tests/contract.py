@@ -5,6 +5,7 @@ A new learner joins by one line in ``CASES``.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -84,6 +85,20 @@ def conv(**arguments) -> q.Conv4:
     return q.Conv4(width=8, image_size=16, **arguments)
 
 
+LEO_SMALL: dict[str, Any] = {
+    "features": 5,
+    "latent": 4,
+    "inner_steps": 2,
+    "finetune_steps": 2,
+    "dropout": 0.0,
+    "stochastic": False,
+}
+
+
+def curve() -> nn.Module:
+    return nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
 CASES: dict[str, Case] = {
     "nearest_neighbour": Case(q.NearestNeighbour, trains=False),
     "protonet": Case(lambda: q.ProtoNet(smooth())),
@@ -138,6 +153,24 @@ CASES: dict[str, Case] = {
         any_way=False,
     ),
     "cavia, sinusoid": Case(lambda: learners.CAVIA(reads_context(1, 1), context=3, inner_steps=2), regression=True),
+    "leo": Case(lambda: learners.LEO(smooth(), **LEO_SMALL)),
+    "leo, backbone trained": Case(lambda: learners.LEO(smooth(), backbone_frozen=False, mode="recompute", **LEO_SMALL)),
+    "bayesian maml, sinusoid": Case(
+        lambda: learners.BayesianMAML(curve(), particles=3, inner_lr=0.05, learn_noise=True),
+        regression=True,
+        exact=False,
+        query_loss=False,
+    ),
+    "bayesian maml, classes": Case(
+        lambda: learners.BayesianMAML(smooth(), particles=2, inner_lr=0.3, inner_steps=3),
+        any_way=False,
+        exact=False,
+        query_loss=False,
+    ),
+    "bayesian maml, likelihood": Case(
+        lambda: learners.BayesianMAML(smooth(), particles=2, inner_lr=0.3, inner_steps=3, objective="likelihood"),
+        any_way=False,
+    ),
 }
 
 

@@ -33,6 +33,8 @@ BUILD = {
     "reptile": lambda: q.Reptile(q.MLP(4, (8,), 5), inner_lr=0.3, train_steps=3),
     "imaml": lambda: q.IMAML(q.MLP(4, (8,), 5), solver="neumann", iterations=7),
     "cavia": lambda: q.CAVIA(q.MLP(4 + 2, (8,), 3), context=2),
+    "leo": lambda: q.LEO(q.MLP(4, (8,), 5), features=5, latent=3, dropout=0.0),
+    "bayesian_maml": lambda: q.BayesianMAML(q.MLP(4, (8,), 3), particles=2, inner_lr=0.1),
 }
 
 

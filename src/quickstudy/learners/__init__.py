@@ -1,9 +1,11 @@
 """Learners: one paper, one file."""
 
 from quickstudy.learner import Learner
+from quickstudy.learners.bayesian_maml import BayesianMAML
 from quickstudy.learners.cavia import CAVIA
 from quickstudy.learners.classifier import Classifier
 from quickstudy.learners.imaml import IMAML
+from quickstudy.learners.leo import LEO
 from quickstudy.learners.linear_probe import LinearProbe
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.meta_curvature import MetaCurvature
@@ -22,6 +24,8 @@ LEARNERS: dict[str, type[Learner]] = {
     "reptile": Reptile,
     "imaml": IMAML,
     "cavia": CAVIA,
+    "leo": LEO,
+    "bayesian_maml": BayesianMAML,
     "linear_probe": LinearProbe,
     "nearest_neighbour": NearestNeighbour,
 }
@@ -31,7 +35,9 @@ __all__ = [
     "CAVIA",
     "IMAML",
     "LEARNERS",
+    "LEO",
     "MAML",
+    "BayesianMAML",
     "Classifier",
     "LinearProbe",
     "MetaCurvature",
