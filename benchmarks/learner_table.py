@@ -17,9 +17,28 @@ RESULTS = ROOT / "benchmarks" / "results"
 KINDS = {
     "protonet": ("[ProtoNet](docs/protonet.md)", "metric"),
     "maml": ("[MAML](docs/maml.md), prototype head", "gradient"),
+    "maml, transductive": ("MAML, prototype head, batch statistics ᵗ", "gradient"),
+    "anil": ('MAML with `adapts="head.*"` (ANIL) ᵗ', "gradient"),
+    "meta_sgd, transductive": ("[Meta-SGD](docs/meta_sgd.md) ᵗ", "gradient"),
+    "meta_sgd, from a ProtoNet": ("Meta-SGD that starts from a ProtoNet's weights ᵗ", "gradient"),
+    "imaml, transductive": ("[iMAML](docs/imaml.md) ᵗ", "gradient"),
+    "reptile": ("[Reptile](docs/reptile.md)", "gradient, first order"),
+    "reptile, transductive": ("Reptile, batch statistics ᵗ", "gradient, first order"),
+    "leo": ("[LEO](docs/leo.md), on a ProtoNet's features", "gradient, latent"),
     "linear_probe": ("[linear probe](docs/linear_probe.md)", "transfer, baseline"),
     "nearest_neighbour": ("[nearest neighbour](docs/nearest_neighbour.md)", "none, baseline"),
 }
+PAGES = ("protonet", "maml", "meta_sgd", "imaml", "reptile", "leo", "bayesian_maml")
+
+
+def row_of(line: dict[str, Any]) -> str:
+    """The row of the README's table that a stored line belongs to."""
+    settings = line["settings"]
+    if settings.get("adapts") == "head.*":
+        return "anil"
+    if settings.get("init"):
+        return f"{line['learner']}, from a ProtoNet"
+    return f"{line['learner']}, transductive" if line["transductive"] else line["learner"]
 
 
 def lines(name: str) -> list[dict[str, Any]]:
@@ -46,14 +65,15 @@ def learner_table() -> str:
     omniglot = defaultdict(list)
     for line in lines("omniglot"):
         if line["shot"] == 1 and line["settings"].get("head") != "none":
-            omniglot[line["learner"], line["way"]].append(line)
+            omniglot[row_of(line), line["way"]].append(line)
     demo = json.loads((RESULTS / "demo.json").read_text())
     head = "| learner | kind | Omniglot 5-way 1-shot | 20-way 1-shot | glyphs 5-way 1-shot | 20-way 1-shot |"
     rows = [head, "|---|---|---|---|---|---|"]
     for name, (title, kind) in KINDS.items():
         ours = [over_seeds(omniglot[name, way]) for way in (5, 20)]
         theirs = [accuracy(demo[f"{way}-way 1-shot"]["scores"].get(name)) for way in (5, 20)]
-        rows.append(f"| {title} | {kind} | {' | '.join(ours + theirs)} |")
+        if set(ours + theirs) != {"–"}:
+            rows.append(f"| {title} | {kind} | {' | '.join(ours + theirs)} |")
     return "\n".join(rows)
 
 
@@ -99,7 +119,7 @@ def with_block(text: str, name: str, table: str) -> str:
 def main() -> int:
     """Write or check all pages."""
     blocks = {ROOT / "README.md": ("learners", learner_table())}
-    for learner in ("protonet", "maml"):
+    for learner in PAGES:
         blocks[ROOT / "docs" / f"{learner}.md"] = (f"results: {learner}", result_table(learner))
     stale = []
     for page, (name, table) in blocks.items():

@@ -3,7 +3,7 @@
     python recipes/maml_prototypes_omniglot.py --seed 0
 
 Trains on the 1,028 train characters with their rotations, chooses the checkpoint on the 172 validation characters, and
-judges on the 423 test characters, 5-way and 20-way 1-shot, 1,000 episodes each. One exact inner step. An interrupted run
+judges on the 423 test characters, 5-way and 20-way 1-shot, 1,000 episodes each. One exact inner step. A stopped run
 goes on where it stopped. Appends to benchmarks/results/omniglot.jsonl.
 """
 

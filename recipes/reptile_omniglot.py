@@ -3,9 +3,9 @@
     python recipes/reptile_omniglot.py --seed 0
 
 Trains on the 1,028 train characters of the Vinyals split with their rotations, chooses the checkpoint on the 172
-validation characters, and judges on the 423 test characters, 5-way and 20-way 1-shot, 1,000 episodes each: with the population's
-statistics, inductive, and with the statistics of each task's queries, transductive, as the paper reports both. An
-interrupted run goes on where it stopped. Appends to benchmarks/results/omniglot.jsonl.
+validation characters, and judges on the 423 test characters, 5-way and 20-way 1-shot, 1,000 episodes each: with the
+population's statistics, inductive, and with the statistics of each task's queries, transductive, as the paper reports
+both. An interrupted run goes on where it stopped. Appends to benchmarks/results/omniglot.jsonl.
 """
 
 import argparse

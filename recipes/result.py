@@ -26,7 +26,7 @@ def train_or_resume(settings: Settings, path: str, *, threads: int) -> RunFolder
 def record_scores(
     folder: RunFolder, name: str, *, ways: tuple[int, ...], episodes: int, learner: Learner | None = None
 ) -> None:
-    """Judge the run's learner, or one made of it, on meta-test; a line for each way in results/NAME.jsonl (see below)."""
+    """Judge the run's learner, or one made of it, on meta-test; a line per way in results/NAME.jsonl."""
     settings = folder.settings()
     shape = {"way": settings.way, "shot": settings.shot, "steps": settings.steps, "seed": settings.seed}
     facts = {"training": {**shape, **folder.cost()}, "versions": folder.read_config()["versions"]}
