@@ -44,7 +44,7 @@ def page(text: str, profile: Profile) -> str:
 
 
 def _shown(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return "–" if value is None else f"{round(value, digits) + 0.0:,.{digits}f}"  # never −0.0
 
 
 def main() -> int:

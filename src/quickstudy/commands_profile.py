@@ -56,7 +56,7 @@ def print_profile(profile: Profile) -> None:
         f"{setup.tasks} task{'s' if setup.tasks > 1 else ''}"
     )
     table.add_column("mode", no_wrap=True)
-    for column in ("steps", "peak MB", "ms", "memory ÷ reverse", "time ÷ reverse", "growth"):
+    for column in ("steps", "peak MB", "ms", "memory\n÷ reverse", "time\n÷ reverse", "growth"):
         table.add_column(column, justify="right")
     mode = None
     for row in profile.rows:
@@ -86,4 +86,4 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _shown(value: float | None, factor: float, digits: int) -> str:
-    return "–" if value is None else f"{value * factor:,.{digits}f}"
+    return "–" if value is None else f"{round(value * factor, digits) + 0.0:,.{digits}f}"  # never −0.0
