@@ -3,6 +3,7 @@
 import re
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -34,12 +35,17 @@ def memory(profile: Profile) -> Figure:
 def test_each_mode_is_a_line_of_its_values_with_its_name():
     figure = memory(PROFILE)
     (axes,) = figure.axes
-    drawn = {line.get_label(): [list(map(float, data)) for data in line.get_data()] for line in axes.get_lines()}
+    drawn = {line.get_label(): np.asarray(line.get_data()).tolist() for line in axes.get_lines()}
     assert drawn["reverse"] == [[1, 50], [60, 400]]
     assert drawn["recompute"] == [[1, 50], [60, 61]]
     assert drawn["implicit"] == [[1], [60]]
     assert set(texts(figure)) == {"reverse", "recompute", "implicit"}
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "50"]
+
+
+def test_the_axis_ends_at_round_numbers():
+    (axes,) = memory(PROFILE).axes
+    assert axes.get_ylim() == (50, 500)
 
 
 def test_names_of_lines_that_end_together_stand_apart():

@@ -1,11 +1,13 @@
 """Plots of a profile: peak memory and time of a meta-step against the number of inner steps, as PNG."""
 
 import io
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
@@ -84,6 +86,8 @@ def draw(profile: Profile, label: str, value: Callable[[Measured], float | None]
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("inner steps")
     axes.set_ylabel(label)
+    if ends:
+        axes.set_ylim(*_round_ends([v for line in axes.get_lines() for v in np.asarray(line.get_ydata())]))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda v, _: f"{v:,.10g}")
     axes.yaxis.set_minor_locator(NullLocator())
@@ -111,6 +115,13 @@ def _name_lines(axes: Axes, ends: list[tuple[float, str, str]], last: int) -> No
             weight="bold",
             annotation_clip=False,
         )
+
+
+def _round_ends(values: Sequence[float]) -> tuple[float, float]:
+    """The nearest of 1, 2, 5, 10, ... below and above all values."""
+    exponent = math.floor(math.log10(min(values)))
+    steps = [float(f"{digit}e{k}") for k in range(exponent, exponent + 20) for digit in (1, 2, 5)]
+    return max(s for s in steps if s <= min(values)), min(s for s in steps if s > max(values))
 
 
 def _times(value: float | None, factor: float) -> float | None:
