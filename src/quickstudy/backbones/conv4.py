@@ -18,6 +18,10 @@ class ConvBlock(nn.Module):
     Differs from the paper: pooling stands between the normalisation and its affine map, which touches four times fewer
     numbers and is the same function wherever the scale is positive (it starts at 1). The convolution has no bias, which
     the normalisation would remove.
+
+    With "batch" statistics, those of the MAML protocol, activations stay in PyTorch's own layout: in channels-last
+    memory the normalisation is up to 50 times less accurate in float32, which long exact inner loops magnify. Otherwise
+    they take the layout of the first convolution, in which pooling is several times faster.
     """
 
     def __init__(self, in_channels: int, width: int, *, norm: Norm, pool: bool):
@@ -29,7 +33,10 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_channels, h, w) → (n, width, h//2, w//2), rounded up with strides."""
-        x = self.normalise(_convolve(x, self.weight, self.stride))
+        x = _convolve(x, self.weight, self.stride)
+        if isinstance(self.normalise, Standardize) and self.normalise.statistics == "batch":
+            x = x.contiguous()
+        x = self.normalise(x)
         if self.stride == 1:
             x = F.max_pool2d(x, 2)
         return F.relu(self.affine(x))

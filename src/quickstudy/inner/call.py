@@ -18,8 +18,8 @@ from quickstudy.inner.unfused import recurrent_in_parts
 def call(module: nn.Module, tensors: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
     """``module(*args)`` with some of its parameters or buffers replaced, differentiable twice and from any thread.
 
-    Fused attention, which has no second derivative, runs as products and a softmax; recurrent layers on an accelerator,
-    whose fused kernels have none either, run step by step.
+    Fused attention, which has no second derivative, runs as products and a softmax; recurrent layers, whose fused
+    kernels have none either or fail inside a transform, run step by step.
 
     Args:
         module: any module; it is not written to.
@@ -29,8 +29,7 @@ def call(module: nn.Module, tensors: Mapping[str, Tensor], *args: Any, **kwargs:
     Raises:
         ValueError: a name that the module does not have.
     """
-    on_accelerator = any(t.device.type != "cpu" for t in tensors.values())
-    with sdpa_kernel(SDPBackend.MATH), recurrent_in_parts(on_accelerator and has_recurrent(module)):
+    with sdpa_kernel(SDPBackend.MATH), recurrent_in_parts(has_recurrent(module)):
         return with_tensors(module, tensors)(*args, **kwargs)
 
 

@@ -1,8 +1,9 @@
 """One step of an optimizer's own code as a pure function.
 
 The class runs, unmodified, on an instance that lives for one step, while a ``TorchFunctionMode`` answers what it asks
-of torch: an operation in place computes a new tensor that stands for the old one from then on; ``p.grad`` is the gradient
-that was handed over; ``detach``, ``.data`` and ``no_grad`` do nothing; a number that is no constant stays a tensor.
+of torch: an operation in place computes a new tensor that stands for the old one from then on; ``p.grad`` is the
+gradient that was handed over; ``detach``, ``.data`` and ``no_grad`` do nothing; a number that is no constant stays a
+tensor.
 """
 
 import inspect

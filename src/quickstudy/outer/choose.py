@@ -44,14 +44,14 @@ class Choice:
     calls: int = 0
 
 
-def choose_strategy(f: TaskFunction, batch: Episode) -> Choice:
+def choose_strategy(f: TaskFunction, batch: Episode, kind: Hashable = None) -> Choice:
     """Measure the strategies on a meta-batch, or remember what was measured for this kind of function and shapes.
 
     "vmap" must give the loop's numbers in float64 (checked for a method of a module). Where it was chosen, its
     operators are recorded at the 20th call: the record gives the same bits, several times faster, but a second of
     set-up is lost on a handful of steps. "compile" is not tried: its set-up takes tens of seconds.
     """
-    kind = kind_of(f, batch)
+    kind = kind_of(f, batch) if kind is None else kind
     if kind not in _choices:
         if len(_choices) > 1000:
             _choices.clear()

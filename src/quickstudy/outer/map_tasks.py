@@ -64,20 +64,23 @@ def map_tasks(
         strategy = "loop"  # a transform of torch.func takes the derivative
     if batch is None and strategy not in ("auto", "loop", "threads"):
         raise Refused(f"strategy={strategy!r} needs tasks of equal shape: use 'loop' or 'threads' for a list of tasks")
+    kind = None if batch is None or strategy == "loop" else kind_of(f, batch)
     if strategy == "auto":
-        chosen = "loop" if batch is None else choose_strategy(f, batch).strategy
+        chosen = "loop" if batch is None else choose_strategy(f, batch, kind).strategy
         try:
-            return _run(f, batch, tasks, chosen, memory)
+            return _run(f, batch, tasks, chosen, memory, kind)
         except Refused as refusal:
             _log.info("tasks run by 'loop': %s cannot serve (%s)", chosen, refusal)
             strategy = "loop"
-    return _run(f, batch, tasks, strategy, memory)
+    return _run(f, batch, tasks, strategy, memory, kind)
 
 
-def _run(f: TaskFunction, batch: Episode | None, tasks: list[Episode], strategy: str, memory: int | None) -> Tensor:
-    at_once = _that_fit(f, batch, tasks, strategy, memory)
+def _run(
+    f: TaskFunction, batch: Episode | None, tasks: list[Episode], strategy: str, memory: int | None, kind: Hashable
+) -> Tensor:
+    at_once = _that_fit(f, tasks, strategy, memory, kind)
     if batch is not None and strategy in ("trace", "compile") and torch.is_grad_enabled() and level() < 0:
-        return differentiable(partial(_replayed, f, batch, tasks, at_once, strategy == "compile"))
+        return differentiable(partial(_replayed, f, batch, at_once, strategy == "compile", kind))
     if batch is not None and strategy in ("vmap", "trace", "compile"):
         return _in_one_pass(f, batch, at_once)
     return _one_by_one(f, tasks, at_once if strategy == "threads" else 1)
@@ -124,39 +127,40 @@ def _in_one_pass(f: TaskFunction, batch: Episode, at_once: int) -> Tensor:
 
 
 def _replayed(
-    f: TaskFunction, batch: Episode, tasks: list[Episode], at_once: int, compiled: bool, weights: Tensor | None
+    f: TaskFunction, batch: Episode, at_once: int, compiled: bool, kind: Hashable, weights: Tensor | None
 ) -> tuple[Tensor, Gradient]:
     """The record of ``at_once`` tasks, as often as needed."""
     if weights is not None:  # the record adds up gradients as they are
         return strategies.vmap(f, batch, weights, chunk=at_once)
-    at_once = next(size for size in range(at_once, 0, -1) if len(tasks) % size == 0)  # of one shape, so of one record
+    n = len(batch.support.x)
+    at_once = next(size for size in range(at_once, 0, -1) if n % size == 0)  # of one shape, so of one record
     gradient, values = Gradient(), []
-    for at in range(0, len(tasks), at_once):
+    for at in range(0, n, at_once):
         part = part_of(batch, slice(at, at + at_once))
-        some, found = recorded(f, part, compiled=compiled)(part)
+        some, found = recorded(f, part, (kind, at_once), compiled=compiled)(part)
         gradient.add(list(found.leaves.values()), list(found.sums.values()))
         values.append(some)
     return torch.cat(values), gradient
 
 
-def _that_fit(f: TaskFunction, batch: Episode | None, tasks: list[Episode], strategy: str, memory: int | None) -> int:
+def _that_fit(f: TaskFunction, tasks: list[Episode], strategy: str, memory: int | None, kind: Hashable) -> int:
     """How many tasks may run at the same time."""
-    if strategy == "loop" and memory is None:
-        return 1
     if memory is not None and memory < 1:
         raise ValueError(f"memory={memory}; required is a number of bytes above 0")
-    most = min(len(tasks), torch.get_num_threads()) if strategy == "threads" else len(tasks)
-    kind = None if batch is None else kind_of(f, part_of(batch, slice(0, 1)))
+    if memory is None and (strategy == "loop" or (kind not in _bytes and owner_of(f) is None)):
+        return 1 if strategy == "loop" else _most(tasks, strategy)
     if kind is None or kind not in _bytes:
-        if owner_of(f) is None and memory is None:
-            return most
         _bytes[kind] = bytes_of_a_task(f, tasks[0])
     if memory is not None and _bytes[kind] > memory:
         raise ValueError(
             f"one task takes about {_bytes[kind]:,} bytes and memory={memory:,} was given: allow more, or let a task "
             "take less: mode='recompute', inner_batch, fewer queries"
         )
-    return max(1, min(most, (memory or MEMORY) // max(1, _bytes[kind])))
+    return max(1, min(_most(tasks, strategy), (memory or MEMORY) // max(1, _bytes[kind])))
+
+
+def _most(tasks: list[Episode], strategy: str) -> int:
+    return min(len(tasks), torch.get_num_threads()) if strategy == "threads" else len(tasks)
 
 
 _bytes: dict[Hashable, int] = {}  # that a task takes, by kind

@@ -18,8 +18,8 @@ _records: WeakKeyDictionary[nn.Module, dict[Hashable, Recorded]] = WeakKeyDictio
 _IGNORED = ("progress",)  # changes with every step; who looks at it says ``watches_progress``
 
 
-def recorded(f: TaskFunction, batch: Episode, *, compiled: bool) -> Recorded:
-    """The record of ``f`` for meta-batches of this shape, made when it is new.
+def recorded(f: TaskFunction, batch: Episode, kind: Hashable, *, compiled: bool) -> Recorded:
+    """The record of ``f`` for meta-batches of this shape and kind, made when it is new.
 
     Raises:
         Refused: the function is no method of a module, or cannot be recorded.
@@ -30,7 +30,7 @@ def recorded(f: TaskFunction, batch: Episode, *, compiled: bool) -> Recorded:
     if watches_progress(owner):
         raise Refused(f"the loss of {type(owner).__name__} changes with the progress of training")
     tensors = tuple(map(id, (*owner.parameters(), *owner.buffers())))
-    key = (kind_of(f, batch), tensors, compiled)
+    key = (kind, tensors, compiled)
     mine = _records.setdefault(owner, {})
     if key not in mine:
         mine[key] = record(f, batch, compiled=compiled)
