@@ -20,9 +20,10 @@ from quickstudy.data.root import MissingData
 from quickstudy.data.trials import load_trials
 from quickstudy.episode import TaskDistribution
 from quickstudy.evaluation import compare, evaluate, evaluate_episodes
+from quickstudy.inner import DidNotConverge
 from quickstudy.learner import Learner
 from quickstudy.learners import LEARNERS, NearestNeighbour
-from quickstudy.outer import Strategy
+from quickstudy.outer import Refused, Strategy
 from quickstudy.process import keep_freed_memory, use_threads
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import load
@@ -398,7 +399,7 @@ def main() -> None:
     keep_freed_memory()
     try:
         app()
-    except (ValueError, FloatingPointError, OSError) as error:
+    except (ValueError, FloatingPointError, OSError, Refused, DidNotConverge) as error:
         line = " ".join(str(error).split())
         err.print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
         sys.exit(1)

@@ -99,7 +99,8 @@ def train(
         folder.forget_after(step)
     else:
         folder.start(settings, overwrite=overwrite, facts=_facts(settings, tasks))
-    notes.setdefault("strategy", _strategy(settings, trained, distribution))
+    if "strategy" not in notes:
+        notes["strategy"] = _strategy(settings, trained, distribution)
     log_every = max(1, settings.steps // 200)
     began, written = time.perf_counter() - notes["seconds"], -math.inf  # the first step leaves a checkpoint
     cpu_began = time.process_time() - notes.get("cpu_seconds", math.nan)
@@ -192,30 +193,40 @@ def build_backbone(settings: Settings, tasks: TaskDistribution) -> nn.Module:
 
 
 def _learner(settings: Settings, tasks: TaskDistribution) -> Learner:
+    cls = LEARNERS.get(settings.learner)
+    if cls is not None and issubclass(cls, GradientBased):
+        return _gradient_based(cls, settings, tasks)
+    if settings.options:
+        raise ValueError(f"{sorted(settings.options)} are no arguments of {settings.learner}: leave them out")
     if settings.learner == "protonet":
         if settings.tasks == "sinusoid":
             raise ValueError("protonet classifies, and sinusoids are numbers to predict: use maml")
         return ProtoNet(build_backbone(settings, tasks))
-    cls = LEARNERS.get(settings.learner)
-    if cls is not None and issubclass(cls, GradientBased):
-        return _gradient_based(cls, settings, tasks)
     if settings.learner == "nearest_neighbour":
         raise ValueError("nearest_neighbour has nothing to train: evaluate it by its name")
     raise ValueError(f"learner {settings.learner!r} is not known; choose among {', '.join(LEARNERS)}")
 
 
 def _gradient_based(cls: type[GradientBased], settings: Settings, tasks: TaskDistribution) -> Learner:
-    if cls is CAVIA:
-        return _cavia(settings, tasks)
-    network, head = build_backbone(settings, tasks), settings.head
-    taken = inspect.signature(cls).parameters
+    taken = [name for name in inspect.signature(cls).parameters if name != "network"]
     unknown = set(settings.options) - set(taken)
     if unknown:
         raise ValueError(f"{sorted(unknown)} are no arguments of {settings.learner}; it takes {', '.join(taken)}")
-    if settings.tasks == "sinusoid":
-        head = None
+    for name, default in (("first_order", False), ("adapts", "*"), ("mode", "reverse")):
+        if name not in taken and getattr(settings, name) != default:
+            raise ValueError(
+                f"{name}={getattr(settings, name)!r} was given, and {settings.learner} has no such argument: leave it "
+                "out"
+            )
+    head: Any = settings.head
+    if cls is CAVIA:
+        network = _cavia_network(settings, tasks)
+    elif settings.tasks == "sinusoid":
+        network, head = build_backbone(settings, tasks), None
     elif head == "none":  # the paper's own network: a linear layer that fixes the way
-        network, head = WithLinear(network, settings.way), None
+        network, head = WithLinear(build_backbone(settings, tasks), settings.way), None
+    else:
+        network = build_backbone(settings, tasks)
     adapts = tuple(settings.adapts.split(","))
     given = {
         "head": head,
@@ -225,25 +236,22 @@ def _gradient_based(cls: type[GradientBased], settings: Settings, tasks: TaskDis
         "adapts": adapts if len(adapts) > 1 else settings.adapts,
         "mode": settings.mode,
     }
-    for name, default in (("first_order", False), ("adapts", "*"), ("mode", "reverse")):
-        if name not in taken and given[name] != default:
-            raise ValueError(
-                f"{name}={given[name]!r} was given, and {settings.learner} has no such argument: leave it out"
-            )
-    return cls(network, **{name: value for name, value in {**given, **settings.options}.items() if name in taken})
+    arguments = {name: value for name, value in {**given, **settings.options}.items() if name in taken}
+    try:
+        return cls(network, **arguments)
+    except TypeError as error:
+        raise ValueError(f"{settings.learner} cannot take {settings.options} ({error}): mend the options") from error
 
 
-def _cavia(settings: Settings, tasks: TaskDistribution) -> Learner:
+def _cavia_network(settings: Settings, tasks: TaskDistribution) -> nn.Module:
     """CAVIA's network reads the context as well: further numbers of a vector, further channels of an image."""
     shape = tuple(tasks.sample(1, generator=torch.Generator().manual_seed(0)).support.x.shape[2:])
     context = int(settings.options.get("context", 5))
     if settings.backbone == "mlp":
         out = 1 if settings.tasks == "sinusoid" else settings.way
-        network: nn.Module = MLP(int(np.prod(shape)) + context, (settings.width, settings.width), out)
-    else:
-        conv = Conv4(shape[0] + context, settings.width, norm="group", pool=settings.pool, image_size=shape[1])  # pyright: ignore[reportArgumentType]
-        network = WithLinear(conv, settings.way)
-    return CAVIA(network, **{"inner_lr": settings.inner_lr, "inner_steps": settings.inner_steps, **settings.options})
+        return MLP(int(np.prod(shape)) + context, (settings.width, settings.width), out)
+    conv = Conv4(shape[0] + context, settings.width, norm="group", pool=settings.pool, image_size=shape[1])  # pyright: ignore[reportArgumentType]
+    return WithLinear(conv, settings.way)
 
 
 def _start_from(learner: Learner, path: Path) -> None:

@@ -41,7 +41,14 @@ def save(learner: Learner, path: str | Path) -> None:
             is saved by its weights alone and has to be handed to ``load``.
         path: the file, by custom ``*.safetensors``; an existing one is replaced only when the new one is whole.
     """
-    write_tensors(Path(path), learner.state_dict(), "quickstudy", {"format": FORMAT, "learner": _describe(learner)})
+    header = {"format": FORMAT, "learner": _describe(learner)}
+    try:
+        write_tensors(Path(path), learner.state_dict(), "quickstudy", header)
+    except TypeError as error:
+        raise ValueError(
+            f"an argument of {type(learner).__name__} or of a part of it cannot be described in a file ({error}): use "
+            "what quickstudy or torch.optim know by name, or save learner.state_dict()"
+        ) from error
 
 
 def load(path: str | Path, **modules: nn.Module) -> Learner:

@@ -6,13 +6,18 @@ which costs about as much and can be called from any number of threads.
 """
 
 import copy
+import types
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from quickstudy.inner.unfused import recurrent_in_parts
+
+_OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
+_MOST = 1000  # entries of a list on a module that is looked through for parts of it; a vocabulary is longer
 
 
 def call(module: nn.Module, tensors: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
@@ -27,7 +32,7 @@ def call(module: nn.Module, tensors: Mapping[str, Tensor], *args: Any, **kwargs:
         args, kwargs: of the module.
 
     Raises:
-        ValueError: a name that the module does not have.
+        ValueError: a name that the module does not have, or a compiled or scripted module, which would not see them.
     """
     with sdpa_kernel(SDPBackend.MATH), recurrent_in_parts(has_recurrent(module)):
         return with_tensors(module, tensors)(*args, **kwargs)
@@ -51,8 +56,14 @@ def with_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
                 f"{name!r} is no parameter or buffer of {type(module).__name__}; choose among {known[:4]}"
                 f"{'...' if len(known) > 4 else ''}"
             )
-        swaps[id(original)] = tensor
-    return _replica(module, swaps, {})
+        if original is not tensor:
+            swaps[id(original)] = tensor
+    made: dict[int, nn.Module] = {}
+    new = _replica(module, swaps, made)
+    for part in made.values():
+        for name in part.__dict__.keys() - _OF_TORCH:
+            part.__dict__[name] = _mapped(part.__dict__[name], made, swaps)
+    return new
 
 
 def has_recurrent(module: nn.Module) -> bool:
@@ -63,6 +74,11 @@ def has_recurrent(module: nn.Module) -> bool:
 def _replica(module: nn.Module, swaps: dict[int, Tensor], made: dict[int, nn.Module]) -> nn.Module:
     if id(module) in made:
         return made[id(module)]
+    if swaps and ("_orig_mod" in module._modules or isinstance(module, torch.jit.ScriptModule)):
+        raise ValueError(
+            f"{type(module).__name__} is compiled or scripted and would go on with its own parameters: pass the module "
+            "as it was before; strategy='compile' compiles a whole meta-batch"
+        )
     new = object.__new__(type(module))
     made[id(module)] = new
     new.__dict__ = copy.copy(module.__dict__)
@@ -71,10 +87,22 @@ def _replica(module: nn.Module, swaps: dict[int, Tensor], made: dict[int, nn.Mod
     new.__dict__["_modules"] = {
         name: None if child is None else _replica(child, swaps, made) for name, child in module._modules.items()
     }
-    if isinstance(module, nn.RNNBase):  # these keep a second list of their weights
-        new.__dict__["_flat_weights"] = _swapped(dict(enumerate(module._flat_weights)), swaps).values()
-        new.__dict__["_flat_weights"] = list(new.__dict__["_flat_weights"])
     return new
+
+
+def _mapped(value: Any, made: dict[int, nn.Module], swaps: dict[int, Tensor]) -> Any:
+    """What stands for an attribute: parts of the module, their methods and tensors are kept in lists and dicts too."""
+    if isinstance(value, nn.Module):
+        return made.get(id(value), value)
+    if isinstance(value, Tensor):
+        return swaps.get(id(value), value)
+    if isinstance(value, types.MethodType) and id(value.__self__) in made:
+        return types.MethodType(value.__func__, made[id(value.__self__)])
+    if type(value) in (list, tuple) and len(value) <= _MOST:
+        return type(value)(_mapped(part, made, swaps) for part in value)
+    if type(value) is dict and len(value) <= _MOST:
+        return {key: _mapped(part, made, swaps) for key, part in value.items()}
+    return value
 
 
 def _swapped(tensors: Mapping[Any, Any], swaps: dict[int, Tensor]) -> dict[Any, Any]:

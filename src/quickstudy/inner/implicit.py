@@ -16,9 +16,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from quickstudy.inner.capture import Recorder, Substitute, is_batched, needs_grad
+from quickstudy.inner.capture import Recorder, Substitute, grad_transforms, is_batched, needs_grad
 from quickstudy.inner.rules import Params, Stationary
 from quickstudy.inner.steps import Walk
+
+_ONCE = "mode='implicit' is differentiated once; use mode='reverse' for derivatives of a meta-gradient"
 
 
 class DidNotConverge(RuntimeError):
@@ -70,6 +72,8 @@ def implicit(walk: Walk, params: Params, steps: int, options: Implicit) -> Param
         phi, _ = walk.steps(range(steps), params, rule.init(params))
     if not torch.is_grad_enabled():
         return phi
+    if grad_transforms() > 1:
+        raise RuntimeError(_ONCE)
 
     def residual(at: Sequence[Tensor], start: Sequence[Tensor]) -> list[Tensor]:
         named, first = (dict(zip(names, x, strict=True)) for x in (at, start))
@@ -105,6 +109,8 @@ class _Minimum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if torch.is_grad_enabled() and grad_transforms() == 0:
+            raise RuntimeError(_ONCE)
         saved = [t.detach() for t in ctx.saved_tensors]
         start, captured, phi = saved[: ctx.n], saved[ctx.n : -ctx.n], saved[-ctx.n :]
         moving = [i for i, t in enumerate(ctx.captured) if t.is_floating_point() and needs_grad(t)]

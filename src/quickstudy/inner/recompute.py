@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from quickstudy.inner.capture import Recorder, Substitute, grad_transforms, is_batched, needs_grad
+from quickstudy.inner.capture import Recorder, Substitute, grad_transforms, is_batched, level, needs_grad
 from quickstudy.inner.rules import Params
 from quickstudy.inner.steps import InnerLoss, Walk
 from quickstudy.inner.unfused import Unfused
@@ -51,6 +51,7 @@ class _Plan:
     captured: list[int] = field(default_factory=list)  # their ids
     differentiable: list[bool] = field(default_factory=list)  # of captured
     states: list["_State"] = field(default_factory=list)  # before each step
+    captured_tensors: list[Tensor] = field(default_factory=list)
     draws: list[list[Any]] = field(default_factory=list)  # random states before each part of each step
 
     def walk_forward(self, params: Params) -> Params:
@@ -76,7 +77,7 @@ class _Plan:
                 params, state = self.walk.rule.step(params, grads, state)
         self.captured = list(recorder.captured)
         self._captured = list(recorder.captured.values())
-        self._keep_alive = self._captured  # an id stands for its tensor only while that lives
+        self.captured_tensors = self._captured  # alive, as an id stands for its tensor only while that lives
         self.differentiable = [t.is_floating_point() and needs_grad(t) for t in self._captured]
         return params
 
@@ -125,6 +126,12 @@ class _State:
         return tree_unflatten([next(left) if leaf is None else leaf[0] for leaf in self.leaves], self.spec)
 
 
+_UNSEEN = (
+    "the inner loss uses a tensor that requires a gradient inside an operation that torch functions do not pass "
+    "through (a transform of torch.func on it): use mode='reverse'"
+)
+
+
 class _Adjoint(torch.autograd.Function):
     """φ that was computed before, with the derivative of the walk."""
 
@@ -147,10 +154,78 @@ class _Adjoint(torch.autograd.Function):
             )
         plan: _Plan = ctx.plan
         mapped = any(is_batched(t) for t in (*cotangents, *ctx.saved_tensors))
+        plain = level() < 0 and all(len(draws) == 1 for draws in plan.draws)
         with torch.no_grad(), _random_states_restored(cotangents), Unfused() if mapped else nullcontext():
-            to_params, to_captured = _walk_back(plan, ctx.saved_tensors, cotangents)
+            walk_back = _walk_back_plainly if plain else _walk_back
+            to_params, to_captured = walk_back(plan, ctx.saved_tensors, cotangents)
         rest = [None] * (len(ctx.saved_tensors) - len(to_params) - len(to_captured) + len(plan.names))
         return (None, *to_params, *to_captured, *rest)
+
+
+def _walk_back_plainly(
+    plan: _Plan, saved: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """The same as ``_walk_back`` by plain autograd, outside of all transforms and for one part a step: the closure's
+    tensors are still valid there, so nothing is replaced, which is faster."""
+    _, kept = plan.unpack([t.detach() for t in saved])
+    names, walk = plan.names, plan.walk
+    moving = [t for t, yes in zip(plan.captured_tensors, plan.differentiable, strict=True) if yes]
+    to_params, to_state = list(cotangents), None
+    to_moving = [torch.zeros_like(t) for t in moving]
+    for t in reversed(range(plan.steps)):
+        params, tensors = kept.pop()
+        params = [p.requires_grad_() for p in params]
+        tensors = [s.requires_grad_() if s.is_floating_point() else s for s in tensors]
+        floats = [s for s in tensors if s.is_floating_point()]
+        (draws,), (loss,) = plan.draws[t], walk.parts(t)
+        _set_random_state(draws)
+        with torch.enable_grad():
+            named = dict(zip(names, params, strict=True))
+            found = torch.autograd.grad(loss(named), params, create_graph=True, allow_unused=True)
+            grads = {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(named.items(), found, strict=True)}
+            new, at_next = walk.rule.step(named, grads, plan.states[t].build(tensors))
+        outputs = [*new.values(), *(s for s in _State.pack(at_next)[1] if s.is_floating_point())]
+        if t == plan.steps - 1:
+            _refuse_unseen(outputs, [*params, *floats, *moving])
+        weights = [*to_params, *(to_state or [torch.zeros_like(s) for s in outputs[len(names) :]])]
+        through = [(o, w) for o, w in zip(outputs, weights, strict=True) if o.requires_grad]
+        back = torch.autograd.grad(
+            [o for o, _ in through], [*params, *floats, *moving], [w for _, w in through], materialize_grads=True
+        )
+        to_params = list(back[: len(params)])
+        to_state = list(back[len(params) : len(params) + len(floats)])
+        to_moving = _sum(to_moving, back[len(params) + len(floats) :])
+    if to_state:
+        start = [p.detach().requires_grad_() for p in saved[: len(names)]]
+        with torch.enable_grad():
+            first = _State.pack(walk.rule.init(dict(zip(names, start, strict=True))))[1]
+        through = [
+            (o, w)
+            for o, w in zip((s for s in first if s.is_floating_point()), to_state, strict=True)
+            if o.requires_grad
+        ]
+        if through:
+            back = torch.autograd.grad(
+                [o for o, _ in through], [*start, *moving], [w for _, w in through], materialize_grads=True
+            )
+            to_params, to_moving = _sum(to_params, back[: len(start)]), _sum(to_moving, back[len(start) :])
+    left = iter(to_moving)
+    return to_params, [next(left) if yes else None for yes in plan.differentiable]
+
+
+def _refuse_unseen(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+    """Refuse a graph with leaves that are no inputs: their derivative would be missing."""
+    ends = {t.grad_fn for t in inputs} | {None}
+    known, seen = {id(t) for t in inputs}, set(ends)
+    ahead: list[Any] = [t.grad_fn for t in outputs]
+    while ahead:
+        node = ahead.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "torch::autograd::AccumulateGrad" and id(node.variable) not in known:
+            raise RuntimeError(_UNSEEN)
+        ahead.extend(parent for parent, _ in node.next_functions)
 
 
 def _walk_back(
@@ -203,10 +278,7 @@ def _walk_back(
                     more, pull = _vjp(lambda of, those, loss=loss: gradient(loss, of, those), params, moving)
                 pulls.append(pull)
                 if t == plan.steps - 1 and any(needs_grad(g) for g in more):
-                    raise RuntimeError(
-                        "the inner loss uses a tensor that requires a gradient inside an operation that torch "
-                        "functions do not pass through (a transform of torch.func on it): use mode='reverse'"
-                    )
+                    raise RuntimeError(_UNSEEN)
             else:
                 more = gradient(loss, params, moving)
             grads = [a + b for a, b in zip(grads, more, strict=True)] if grads else list(more)

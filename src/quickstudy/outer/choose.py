@@ -91,7 +91,7 @@ def _measured(f: TaskFunction, batch: Episode) -> Choice:
             if name == "vmap":
                 _require_same_in_double(f, some)
             seconds[name] = _timed(run, 3)[1]
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             notes.append(f"{name} cannot serve ({str(error).splitlines()[0]})")
     best = min(seconds, key=lambda name: seconds[name] * (_BETTER if name == "loop" else 1))
     record = small and "vmap" in seconds and seconds["vmap"] < _RECORD_GAINS * seconds[best]
@@ -108,7 +108,7 @@ def _without_gradient(f: TaskFunction, batch: Episode, value: Tensor) -> Choice:
     try:
         with torch.no_grad():
             strategies.vmap(f, part_of(batch, slice(0, 1)), None, chunk=1)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         return Choice("loop", f"vmap cannot serve ({str(error).splitlines()[0]})")
     return Choice("vmap", "vectors, or an accelerator, without a gradient of each task")
 

@@ -87,8 +87,10 @@ def leaves_of(output: Tensor) -> list[Tensor]:
 
 
 def reaches_before(output: Tensor, marker: int) -> bool:
-    """Whether the graph has nodes that are older than the marker: something was computed before, and is shared."""
-    return _walk(output)[1] < marker
+    """Whether tasks share more than leaves: the graph has nodes that are older than the marker, computed before; or a
+    leaf has hooks, which are to see the sum over tasks, once."""
+    leaves, oldest = _walk(output)
+    return oldest < marker or any(leaf._backward_hooks for leaf in leaves)
 
 
 def marker() -> int:

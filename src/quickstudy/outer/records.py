@@ -7,7 +7,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quickstudy.episode import Episode
 from quickstudy.learner import Learner
@@ -15,7 +15,8 @@ from quickstudy.outer.strategies import Refused, TaskFunction
 from quickstudy.outer.traced import Recorded, record
 
 _records: WeakKeyDictionary[nn.Module, dict[Hashable, Recorded]] = WeakKeyDictionary()
-_IGNORED = ("progress",)  # changes with every step; who looks at it says ``watches_progress``
+_MOST = 32  # records of one module; settings that change with every step would make ever more
+_IGNORED = {"progress", *vars(nn.Module())} - {"training"}  # who looks at progress says ``watches_progress``
 
 
 def recorded(f: TaskFunction, batch: Episode, kind: Hashable, *, compiled: bool) -> Recorded:
@@ -29,10 +30,13 @@ def recorded(f: TaskFunction, batch: Episode, kind: Hashable, *, compiled: bool)
         raise Refused("only a method of a module can be recorded, as one can see when a module has changed")
     if watches_progress(owner):
         raise Refused(f"the loss of {type(owner).__name__} changes with the progress of training")
-    tensors = tuple(map(id, (*owner.parameters(), *owner.buffers())))
+    plain = (value for module in owner.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    tensors = tuple(map(id, (*owner.parameters(), *owner.buffers(), *plain)))
     key = (kind, tensors, compiled)
     mine = _records.setdefault(owner, {})
     if key not in mine:
+        if len(mine) >= _MOST:
+            del mine[next(iter(mine))]
         mine[key] = record(f, batch, compiled=compiled)
     return mine[key]
 
@@ -51,7 +55,9 @@ def owner_of(f: Callable[..., Any]) -> nn.Module | None:
 def kind_of(f: TaskFunction, batch: Episode) -> Hashable:
     """Equal for calls that run the same operators: same code, same settings, same shapes."""
     shapes = tuple((t.shape, t.dtype, t.device.type, t.requires_grad) for part in batch for t in part)
-    around = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()
+    device = batch.support.x.device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    around = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype(), autocast
     if isinstance(f, types.MethodType):
         return f.__func__, _structure(f.__self__), shapes, around
     if isinstance(f, types.FunctionType):
@@ -65,7 +71,7 @@ def _structure(thing: Any) -> Hashable:
     if isinstance(thing, nn.Module):
         parts = []
         for name, module in thing.named_modules():
-            settings = tuple((k, _structure(v)) for k, v in vars(module).items() if k not in _IGNORED and k[0] != "_")
+            settings = tuple((k, _structure(v)) for k, v in vars(module).items() if k not in _IGNORED)
             parts.append((name, type(module), settings))
         tensors = tuple((p.shape, p.dtype, p.device.type, p.requires_grad) for p in thing.parameters())
         return tuple(parts), tensors

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from quickstudy.episode import Episode, task
 from quickstudy.inner import finite_losses
+from quickstudy.inner.capture import is_batched
 from quickstudy.learner import Learner
 from quickstudy.outer.choose import choose_strategy
 from quickstudy.outer.map_tasks import Strategy, map_tasks
@@ -21,7 +22,7 @@ def unrolled(learner: Learner, episodes: Episode, *, strategy: Strategy = "auto"
     if strategy == "auto" and learner.training and _writes_statistics(learner):
         strategy = "loop"
     losses = map_tasks(learner.meta_loss, episodes, strategy=strategy)
-    if not bool(torch.isfinite(losses.detach()).all()):
+    if not is_batched(losses) and not bool(torch.isfinite(losses.detach()).all()):
         _say_where(learner, episodes, losses.detach())
     return losses.mean()
 
