@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from result import RESULTS
+from torch import nn
 
 import quickstudy as qs
 from quickstudy.evaluation import mean_ci95
@@ -40,7 +41,7 @@ class Args:
     seed: int = 0
     threads: int = 1
     particles: int = 5
-    inner_lr: float = 0.05
+    inner_lr: float = 0.02
     inner_steps: int = 5
     leader_steps: int = 5
     noise: float = 0.5
@@ -48,6 +49,7 @@ class Args:
     meta_batch: int = 10
     lr: float = 1e-3
     noise_lr: float = 5e-3
+    clip: float = 1.0
     shot: int = 10
     queries: int = 10
 
@@ -69,6 +71,7 @@ def train(args: Args) -> tuple[BayesianMAML, dict[str, Any]]:
     optimizer = torch.optim.Adam(
         [{"params": weights, "lr": args.lr}, {"params": [learner.log_noise], "lr": args.noise_lr}]
     )
+    optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(weights, args.clip) and None)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
     began, cpu = time.perf_counter(), time.process_time()
     for step in qs.meta_train(
@@ -78,7 +81,7 @@ def train(args: Args) -> tuple[BayesianMAML, dict[str, Any]]:
         steps=args.steps,
         meta_batch=args.meta_batch,
         generator=torch.Generator().manual_seed(args.seed),
-        meta_loss=lambda learner, waves: qs.unrolled(learner, waves, strategy="vmap"),
+        meta_loss=lambda learner, waves: qs.unrolled(learner, waves, strategy="trace"),
     ):
         schedule.step()
         if step.step % (args.steps // 10) == 0:

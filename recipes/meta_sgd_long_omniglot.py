@@ -1,11 +1,11 @@
-"""Meta-SGD with a prototype head, from the weights of a ProtoNet: the best 20-way result of a gradient-based learner.
+"""Meta-SGD with a prototype head that starts from the weights of a ProtoNet, on Omniglot (Vinyals split).
 
+    python recipes/protonet_omniglot.py --seed 0
     python recipes/meta_sgd_long_omniglot.py --seed 0
 
-Trains on the 1,028 train characters of the Vinyals split with their rotations, chooses the checkpoint on the 172
-validation characters, and judges on the 423 test characters, 5-way and 20-way 1-shot, 1,000 episodes each. Batch
-statistics, as in the MAML protocol: transductive. An interrupted run goes on where it stopped. Appends to
-benchmarks/results/omniglot.jsonl.
+Trains on the 1,028 train characters with their rotations, 30-way, chooses the checkpoint on the 172 validation
+characters, and judges on the 423 test characters, 5-way and 20-way 1-shot, 1,000 episodes each. Batch statistics:
+transductive. An interrupted run goes on where it stopped. Appends to benchmarks/results/omniglot.jsonl.
 """
 
 import argparse

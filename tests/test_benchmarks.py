@@ -4,12 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
-def test_tables_in_the_pages_come_from_the_stored_results():
+@pytest.mark.parametrize("script", [["learner_table.py"], ["profile_table.py"], ["speed.py", "--table"]], ids=" ".join)
+def test_tables_in_the_pages_come_from_the_stored_results(script):
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "learner_table.py", "--check"],
+        [sys.executable, ROOT / "benchmarks" / script[0], *script[1:], "--check"],
         capture_output=True,
         text=True,
         check=False,

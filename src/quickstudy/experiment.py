@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,9 +25,9 @@ from quickstudy.checkpoint import load_checkpoint, save_checkpoint
 from quickstudy.episode import TaskDistribution
 from quickstudy.evaluation import Score, evaluate, mean_squared_error
 from quickstudy.learner import Learner, fit_to
-from quickstudy.learners import CAVIA, LEARNERS, Classifier, LinearProbe, ProtoNet
+from quickstudy.learners import CAVIA, LEARNERS, LEO, BayesianMAML, Classifier, LinearProbe, ProtoNet
 from quickstudy.learners.gradient_based import GradientBased
-from quickstudy.outer import fastest_strategy, unrolled
+from quickstudy.outer import Strategy, fastest_strategy, unrolled
 from quickstudy.process import deferred_interrupts
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import load, save
@@ -35,6 +35,7 @@ from quickstudy.tasks import AllClasses, ClassTasks, RandomAffine
 from quickstudy.training import meta_train, settle_statistics
 
 _CHECKPOINT_SECONDS = 30.0
+_BY_NAMED_ARGUMENTS = (GradientBased, LEO, BayesianMAML)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def train(
             steps=settings.steps,
             meta_batch=settings.meta_batch,
             generator=generator,
-            meta_loss=partial(unrolled, strategy=notes["strategy"]),
+            meta_loss=partial(unrolled, strategy=cast(Strategy, notes["strategy"])),
             start=step,
         ):
             scheduler.step()
@@ -158,6 +159,9 @@ def build(settings: Settings, tasks: TaskDistribution) -> tuple[Learner, Learner
 
     They differ for a linear probe alone: its backbone is trained by plain classification.
     """
+    cls = LEARNERS.get(settings.learner)
+    if settings.options and cls is not None and not issubclass(cls, _BY_NAMED_ARGUMENTS):
+        raise ValueError(f"{sorted(settings.options)} are no arguments of {settings.learner}: leave them out")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)  # initial weights are drawn by torch's own layers
         if settings.learner == "linear_probe":
@@ -194,10 +198,8 @@ def build_backbone(settings: Settings, tasks: TaskDistribution) -> nn.Module:
 
 def _learner(settings: Settings, tasks: TaskDistribution) -> Learner:
     cls = LEARNERS.get(settings.learner)
-    if cls is not None and issubclass(cls, GradientBased):
-        return _gradient_based(cls, settings, tasks)
-    if settings.options:
-        raise ValueError(f"{sorted(settings.options)} are no arguments of {settings.learner}: leave them out")
+    if cls is not None and issubclass(cls, _BY_NAMED_ARGUMENTS):
+        return _by_named_arguments(cls, settings, tasks)
     if settings.learner == "protonet":
         if settings.tasks == "sinusoid":
             raise ValueError("protonet classifies, and sinusoids are numbers to predict: use maml")
@@ -207,8 +209,9 @@ def _learner(settings: Settings, tasks: TaskDistribution) -> Learner:
     raise ValueError(f"learner {settings.learner!r} is not known; choose among {', '.join(LEARNERS)}")
 
 
-def _gradient_based(cls: type[GradientBased], settings: Settings, tasks: TaskDistribution) -> Learner:
-    taken = [name for name in inspect.signature(cls).parameters if name != "network"]
+def _by_named_arguments(cls: type[Learner], settings: Settings, tasks: TaskDistribution) -> Learner:
+    """A network, and those of the settings and options that the learner takes."""
+    taken = list(inspect.signature(cls).parameters)[1:]
     unknown = set(settings.options) - set(taken)
     if unknown:
         raise ValueError(f"{sorted(unknown)} are no arguments of {settings.learner}; it takes {', '.join(taken)}")
@@ -222,8 +225,10 @@ def _gradient_based(cls: type[GradientBased], settings: Settings, tasks: TaskDis
     if cls is CAVIA:
         network = _cavia_network(settings, tasks)
     elif settings.tasks == "sinusoid":
+        if cls is LEO:
+            raise ValueError("leo classifies, and sinusoids are numbers to predict: use maml")
         network, head = build_backbone(settings, tasks), None
-    elif head == "none":  # the paper's own network: a linear layer that fixes the way
+    elif head == "none" or cls is BayesianMAML:  # the paper's own network: a linear layer that fixes the way
         network, head = WithLinear(build_backbone(settings, tasks), settings.way), None
     else:
         network = build_backbone(settings, tasks)
@@ -235,10 +240,11 @@ def _gradient_based(cls: type[GradientBased], settings: Settings, tasks: TaskDis
         "first_order": settings.first_order,
         "adapts": adapts if len(adapts) > 1 else settings.adapts,
         "mode": settings.mode,
+        "backbone_frozen": settings.init is not None,  # of LEO, which expects features that were trained before
     }
     arguments = {name: value for name, value in {**given, **settings.options}.items() if name in taken}
     try:
-        return cls(network, **arguments)
+        return cls(network, **arguments)  # pyright: ignore[reportCallIssue]
     except TypeError as error:
         raise ValueError(f"{settings.learner} cannot take {settings.options} ({error}): mend the options") from error
 

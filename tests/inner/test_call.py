@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from quickstudy.inner import Unfused, call, with_tensors
+from quickstudy.inner import SGD, Unfused, call, unroll, with_tensors
 
 
 class Tied(nn.Module):
@@ -95,3 +95,55 @@ def test_a_recurrent_layer_that_cannot_be_taken_apart_says_so(build, reason):
     packed = nn.utils.rnn.pack_padded_sequence(torch.ones(2, 3, 4), torch.tensor([3, 2]), batch_first=True)
     with Unfused(), pytest.raises(ValueError, match="packed sequences cannot be vectorised"):
         nn.LSTM(4, 3, batch_first=True)(packed)
+
+
+class InLists(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.layers, self.last = [self.a], self._last
+
+    def _last(self, x):
+        return self.b(x)
+
+    def forward(self, x):
+        return self.last(self.layers[0](x))
+
+
+def test_parts_in_lists_and_bound_methods_are_replaced_too():
+    module, x = InLists(), torch.randn(3, 4)
+    other = {name: p + 1 for name, p in module.named_parameters()}
+    torch.testing.assert_close(call(module, other, x), functional_call(module, other, (x,)))
+
+
+def test_a_compiled_module_is_refused():
+    module = torch.compile(nn.Linear(2, 2), backend="eager")
+    other = {name: p + 1 for name, p in module.named_parameters()}
+    with pytest.raises(ValueError, match="is compiled or scripted"):
+        call(module, other, torch.randn(3, 2))
+
+
+class Packs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTM(4, 3, batch_first=True)
+
+    def forward(self, x):
+        packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([3, 2]), batch_first=True)
+        return self.cell(packed)[1][0][0]
+
+
+@pytest.mark.parametrize("mode", ["reverse", "first_order"])
+def test_a_recurrent_layer_without_such_a_form_runs_as_it_is_outside_of_vmap(mode):
+    x, network = torch.ones(2, 3, 4), nn.LSTM(4, 3, batch_first=True, proj_size=2)
+    params = dict(network.named_parameters())
+    phi = unroll(SGD(0.1), lambda p: call(network, p, x)[0].square().sum(), params, steps=2, mode=mode)
+    assert all(torch.isfinite(p).all() for p in phi.values())
+
+
+def test_packed_sequences_run_outside_of_inner_loops_and_say_so_inside():
+    x, network = torch.ones(2, 3, 4), Packs()
+    params = dict(network.named_parameters())
+    torch.testing.assert_close(call(network, params, x), network(x))
+    with pytest.raises(ValueError, match="packed sequences cannot run in an inner loop.*pad them"):
+        unroll(SGD(0.1), lambda p: call(network, p, x).square().sum(), params, steps=1)

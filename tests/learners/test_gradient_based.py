@@ -166,3 +166,10 @@ def test_a_rule_of_ones_own_needs_no_base_class():
     theirs = q.MAML(learner.network, rule=Signs(), inner_steps=2)
     torch.testing.assert_close(q.unrolled(learner, tasks()), q.unrolled(theirs, tasks()))
     assert SGD(0.1).momentum == 0
+
+
+def test_a_network_that_was_frozen_afterwards_is_an_error_and_no_other_prediction():
+    learner = q.MAML(network(), inner_steps=2)
+    learner.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"no parameter of the network requires a gradient any more.*torch.no_grad"):
+        learner.adapt(q.task(tasks(1), 0).support)

@@ -300,3 +300,16 @@ def test_an_error_of_the_network_itself_is_raised():
 def test_an_unknown_strategy_is_refused():
     with pytest.raises(ValueError, match="strategy='fast'; choose among 'auto', 'loop', 'threads', 'vmap'"):
         q.map_tasks(lambda e: e.query.x.sum(), vectors(), strategy="fast")  # pyright: ignore
+
+
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_hooks_of_a_parameter_see_the_sum_over_tasks_once(strategy):
+    learner = maml()
+    grads = []
+    for scale in (1.0, 0.5):
+        p = next(learner.parameters())
+        p.register_hook(lambda g, scale=scale: g * scale)
+        learner.zero_grad()
+        q.unrolled(learner, vectors(), strategy=strategy).backward()
+        grads.append(p.grad)
+    torch.testing.assert_close(grads[1], 0.5 * grads[0])

@@ -98,8 +98,9 @@ def _mapped(value: Any, made: dict[int, nn.Module], swaps: dict[int, Tensor]) ->
         return swaps.get(id(value), value)
     if isinstance(value, types.MethodType) and id(value.__self__) in made:
         return types.MethodType(value.__func__, made[id(value.__self__)])
-    if type(value) in (list, tuple) and len(value) <= _MOST:
-        return type(value)(_mapped(part, made, swaps) for part in value)
+    if isinstance(value, list | tuple) and type(value) in (list, tuple) and len(value) <= _MOST:
+        parts = [_mapped(part, made, swaps) for part in value]
+        return parts if type(value) is list else tuple(parts)
     if type(value) is dict and len(value) <= _MOST:
         return {key: _mapped(part, made, swaps) for key, part in value.items()}
     return value

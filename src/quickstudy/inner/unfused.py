@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from quickstudy.inner.capture import level
+
 
 def recurrent_in_parts(active: bool = True) -> AbstractContextManager[Any]:
     """Run LSTM, GRU and RNN layers step by step, where ``active``."""
@@ -52,9 +54,14 @@ class Unfused(TorchFunctionMode):
 
 
 class _Recurrent(TorchFunctionMode):
+    """Recurrent layers step by step; by torch's own operator those that have no such form here."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in _CELLS:
-            return _recurrent(func.__name__, *args)
+        name = getattr(func, "__name__", "")
+        if name in _CELLS and _why_not(name, *args) is None:
+            return _recurrent(name, *args)
+        if name in _CELLS and _is_packed(*args[1:]) and level() >= 0:
+            raise ValueError("packed sequences cannot run in an inner loop, whose transforms refuse them: pad them")
         return func(*args, **(kwargs or {}))
 
 
@@ -82,6 +89,20 @@ def _relu(gates: tuple[Tensor, Tensor], state: list[Tensor]) -> list[Tensor]:
 _CELLS = {"lstm": _lstm, "gru": _gru, "rnn_tanh": _tanh, "rnn_relu": _relu}
 
 
+def _why_not(kind: str, x: Tensor, *rest: Any) -> str | None:
+    """Why a call of a recurrent layer has no form here; None if it has."""
+    if len(rest) != 8 or _is_packed(*rest):
+        return "packed sequences cannot be vectorised over tasks; pad them, or use strategy='loop'"
+    state = rest[0][0] if kind == "lstm" else rest[0]
+    if state.shape[-1] * {"lstm": 4, "gru": 3}.get(kind, 1) != rest[1][0].shape[0]:
+        return "an LSTM with proj_size cannot be vectorised over tasks; use strategy='loop'"
+    return None
+
+
+def _is_packed(*rest: Any) -> bool:
+    return isinstance(rest[0], Tensor) and not rest[0].is_floating_point()  # its batch sizes
+
+
 def _recurrent(kind: str, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     """The call that ``nn.LSTM``, ``nn.GRU`` and ``nn.RNN`` make of torch, by loops over layers, directions and time.
 
@@ -90,12 +111,11 @@ def _recurrent(kind: str, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         x: (time, n, d), or (n, time, d) with ``batch_first``.
         rest: state, weights, bias?, layers, dropout, training?, bidirectional?, batch_first?
     """
-    if len(rest) != 8 or (isinstance(rest[0], Tensor) and not rest[0].is_floating_point()):  # the sizes of a packed one
-        raise ValueError("packed sequences cannot be vectorised over tasks; pad them, or use strategy='loop'")
+    reason = _why_not(kind, x, *rest)
+    if reason is not None:
+        raise ValueError(reason)
     state, weights, has_bias, layers, dropout, training, bidirectional, batch_first = rest
     hidden = list(state) if kind == "lstm" else [state]  # each (layers · directions, n, hidden)
-    if hidden[0].shape[-1] * {"lstm": 4, "gru": 3}.get(kind, 1) != weights[0].shape[0]:
-        raise ValueError("an LSTM with proj_size cannot be vectorised over tasks; use strategy='loop'")
     directions, each = 2 if bidirectional else 1, 4 if has_bias else 2
     last: list[list[Tensor]] = []
     if batch_first:

@@ -20,9 +20,9 @@ A prediction is the mean over the particles; their spread says how sure it is.
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -208,6 +208,12 @@ class BayesianMAML(Learner[Params]):
         """The output of every particle, (particles, m, way) or (particles, m, d)."""
         with Unfused():
             return torch.func.vmap(lambda p: call(self.network, p, x), randomness="different")(params)
+
+    def passes(self, episode: Episode) -> list[Callable[[], Any]]:
+        """One pass of every particle over the queries, one after the other."""
+        phi = self.adapt(episode.support)
+        particles = [{name: phi[name][i] for name in self.start()} for i in range(self.particles)]
+        return [lambda p=p: call(self.network, p, episode.query.x) for p in particles]
 
     def inner_loss(self, params: Params, data: Labelled) -> Tensor:
         """temperature · Σ_m −log p(θ^m | D), a scalar."""

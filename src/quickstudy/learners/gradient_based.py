@@ -75,6 +75,7 @@ class GradientBased(Learner[Params], ABC):
         self.mode: AnyMode = mode
         self.inner_steps, self.adapts = inner_steps, adapts
         self.inner_batch, self.accumulate, self.regression = inner_batch, accumulate, regression
+        self._network_moved = any(self.moves(f"network.{n}") for n, p in network.named_parameters() if p.requires_grad)
         self._check_adapts()
 
     def adapt(self, support: Labelled, query_x: Tensor | None = None) -> Params:
@@ -102,6 +103,11 @@ class GradientBased(Learner[Params], ABC):
             buffers: buffers of the network to be used in place of its own, by their full names.
         """
         network = {f"network.{name}": p for name, p in self.network.named_parameters() if p.requires_grad}
+        if self._network_moved and not any(self.moves(name) for name in network):
+            raise ValueError(
+                "no parameter of the network requires a gradient any more, and what does not stays as it is in the "
+                "inner loop too: use torch.no_grad() to predict, or freeze it before the learner is built"
+            )
         return {**network, **self._first_head(support, buffers or {})}
 
     def moves(self, name: str) -> bool:
