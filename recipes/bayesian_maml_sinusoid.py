@@ -41,11 +41,11 @@ class Args:
     seed: int = 0
     threads: int = 1
     particles: int = 5
-    inner_lr: float = 0.02
+    inner_lr: float = 0.01
     inner_steps: int = 5
     leader_steps: int = 5
     noise: float = 0.5
-    steps: int = 9000
+    steps: int = 6000
     meta_batch: int = 10
     lr: float = 1e-3
     noise_lr: float = 5e-3
