@@ -4,7 +4,7 @@ import copy
 import logging
 import time
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from quickstudy.episode import Episode, Labelled
 from quickstudy.outer import strategies
 from quickstudy.outer.mapped import Gradient, marker, reaches_before
-from quickstudy.outer.records import kind_of, owner_of, watches_progress
+from quickstudy.outer.records import Kind, kind_of, owner_of, watches_progress
 from quickstudy.outer.strategies import Refused, TaskFunction, as_tasks, part_of
 
 _log = logging.getLogger("quickstudy")
@@ -22,7 +22,7 @@ _SMALL = 0.02  # seconds for one task, above which dispatch is not what takes th
 _BETTER = 0.9  # of the loop's time, to displace it
 _RECORD_AT = 20  # calls of "vmap", when a second of set-up begins to pay
 _RECORD_GAINS = 3  # times that a record is faster than "vmap", at least, where dispatch takes the time
-_choices: dict[Hashable, "Choice"] = {}
+_choices: dict[Kind, "Choice"] = {}
 
 Run = Callable[[], tuple[Tensor, Gradient]]
 
@@ -44,7 +44,7 @@ class Choice:
     calls: int = 0
 
 
-def choose_strategy(f: TaskFunction, batch: Episode, kind: Hashable = None) -> Choice:
+def choose_strategy(f: TaskFunction, batch: Episode, kind: Kind | None = None) -> Choice:
     """Measure the strategies on a meta-batch, or remember what was measured for this kind of function and shapes.
 
     "vmap" must give the loop's numbers in float64 (checked for a method of a module). Where it was chosen, its

@@ -1,19 +1,19 @@
 """Apply a function to every task of a meta-batch, in whichever way is fastest."""
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
-from quickstudy.episode import Episode
+from quickstudy.episode import Episode, task
 from quickstudy.inner.capture import level
 from quickstudy.outer import strategies
 from quickstudy.outer.choose import choose_strategy
 from quickstudy.outer.mapped import Gradient, differentiable, marker, reaches_before
-from quickstudy.outer.records import kind_of, owner_of, recorded
+from quickstudy.outer.records import Kind, kind_of, owner_of, recorded
 from quickstudy.outer.strategies import Refused, TaskFunction, as_tasks, bytes_of_a_task, part_of
 
 Strategy = Literal["auto", "loop", "threads", "vmap", "trace", "compile"]
@@ -57,8 +57,8 @@ def map_tasks(
     if strategy not in get_args(Strategy):
         raise ValueError(f"strategy={strategy!r}; choose among {', '.join(map(repr, get_args(Strategy)))}")
     batch = episodes if isinstance(episodes, Episode) else None
-    tasks = as_tasks(batch) if batch is not None else cast(list[Episode], list(episodes))
-    if not tasks:
+    tasks = None if batch is not None else cast(list[Episode], list(episodes))
+    if not (tasks if batch is None else len(batch.support.x)):
         raise ValueError("no tasks were given; required is at least one")
     if level() >= 0 and strategy == "auto":
         strategy = "loop"  # a transform of torch.func takes the derivative
@@ -76,28 +76,35 @@ def map_tasks(
 
 
 def _run(
-    f: TaskFunction, batch: Episode | None, tasks: list[Episode], strategy: str, memory: int | None, kind: Hashable
+    f: TaskFunction,
+    batch: Episode | None,
+    tasks: list[Episode] | None,
+    strategy: str,
+    memory: int | None,
+    kind: Kind | None,
 ) -> Tensor:
-    at_once = _that_fit(f, tasks, strategy, memory, kind)
+    if tasks is None and strategy in ("loop", "threads"):
+        tasks = as_tasks(cast(Episode, batch))
+    at_once = _that_fit(f, batch, tasks, strategy, memory, kind)
     if batch is not None and strategy in ("trace", "compile") and torch.is_grad_enabled() and level() < 0:
-        return differentiable(partial(_replayed, f, batch, at_once, strategy == "compile", kind))
+        return differentiable(partial(_replayed, f, batch, at_once, strategy == "compile", cast(Kind, kind)))
     if batch is not None and strategy in ("vmap", "trace", "compile"):
         return _in_one_pass(f, batch, at_once)
-    return _one_by_one(f, tasks, at_once if strategy == "threads" else 1)
+    return _one_by_one(f, tasks or as_tasks(cast(Episode, batch)), at_once if strategy == "threads" else 1)
 
 
 def _one_by_one(f: TaskFunction, tasks: Sequence[Episode], at_once: int) -> Tensor:
     """A loop or threads; with the graph of all tasks where they share more than leaves, or give more than a number."""
     run = partial(strategies.threads, workers=at_once) if at_once > 1 else strategies.loop
     if not torch.is_grad_enabled() or level() >= 0:
-        return torch.stack([f(task) for task in tasks])
+        return torch.stack([f(one) for one in tasks])
     start, draws = marker(), torch.get_rng_state()
     first = f(tasks[0])
     if at_once > 1 and not torch.equal(draws, torch.get_rng_state()):
         torch.set_rng_state(draws)
         raise Refused("the function draws random numbers (dropout, ...), whose order threads would change")
     if len(tasks) == 1 or first.ndim or not first.requires_grad or reaches_before(first, start):
-        return torch.stack([first, *(f(task) for task in tasks[1:])])
+        return torch.stack([first, *(f(one) for one in tasks[1:])])
     known = [first]
     del first
 
@@ -127,7 +134,7 @@ def _in_one_pass(f: TaskFunction, batch: Episode, at_once: int) -> Tensor:
 
 
 def _replayed(
-    f: TaskFunction, batch: Episode, at_once: int, compiled: bool, kind: Hashable, weights: Tensor | None
+    f: TaskFunction, batch: Episode, at_once: int, compiled: bool, kind: Kind, weights: Tensor | None
 ) -> tuple[Tensor, Gradient]:
     """The record of ``at_once`` tasks, as often as needed."""
     if weights is not None:  # the record adds up gradients as they are
@@ -137,30 +144,35 @@ def _replayed(
     gradient, values = Gradient(), []
     for at in range(0, n, at_once):
         part = part_of(batch, slice(at, at + at_once))
-        some, found = recorded(f, part, (kind, at_once), compiled=compiled)(part)
+        some, found = recorded(f, part, kind, compiled=compiled)(part)
         gradient.add(list(found.leaves.values()), list(found.sums.values()))
         values.append(some)
     return torch.cat(values), gradient
 
 
-def _that_fit(f: TaskFunction, tasks: list[Episode], strategy: str, memory: int | None, kind: Hashable) -> int:
+def _that_fit(
+    f: TaskFunction,
+    batch: Episode | None,
+    tasks: list[Episode] | None,
+    strategy: str,
+    memory: int | None,
+    kind: Kind | None,
+) -> int:
     """How many tasks may run at the same time."""
+    n = len(tasks) if batch is None and tasks is not None else len(cast(Episode, batch).support.x)
+    most = min(n, torch.get_num_threads()) if strategy == "threads" else n
     if memory is not None and memory < 1:
         raise ValueError(f"memory={memory}; required is a number of bytes above 0")
     if memory is None and (strategy == "loop" or (kind not in _bytes and owner_of(f) is None)):
-        return 1 if strategy == "loop" else _most(tasks, strategy)
+        return 1 if strategy == "loop" else most
     if kind is None or kind not in _bytes:
-        _bytes[kind] = bytes_of_a_task(f, tasks[0])
+        _bytes[kind] = bytes_of_a_task(f, task(batch, 0) if batch is not None else cast(list[Episode], tasks)[0])
     if memory is not None and _bytes[kind] > memory:
         raise ValueError(
             f"one task takes about {_bytes[kind]:,} bytes and memory={memory:,} was given: allow more, or let a task "
             "take less: mode='recompute', inner_batch, fewer queries"
         )
-    return max(1, min(_most(tasks, strategy), (memory or MEMORY) // max(1, _bytes[kind])))
+    return max(1, min(most, (memory or MEMORY) // max(1, _bytes[kind])))
 
 
-def _most(tasks: list[Episode], strategy: str) -> int:
-    return min(len(tasks), torch.get_num_threads()) if strategy == "threads" else len(tasks)
-
-
-_bytes: dict[Hashable, int] = {}  # that a task takes, by kind
+_bytes: dict[Kind | None, int] = {}  # that a task takes, by kind
