@@ -135,7 +135,7 @@ def test_auto_keeps_the_loop_where_random_numbers_are_drawn():
     assert "draws random numbers" in choice.why
 
 
-def test_auto_records_what_vmap_does_at_the_20th_call_with_the_same_bits():
+def test_auto_records_what_vmap_does_at_the_5th_call_with_the_same_bits():
     learner = maml()
     batch, kind = vectors(8), choose.kind_of(learner.meta_loss, vectors(8))
     choose._choices[kind] = choose.Choice("vmap", "", may_record=True)

@@ -20,7 +20,7 @@ _log = logging.getLogger("quickstudy")
 _SECONDS = 0.4  # that the loop may take over the tasks it is measured on
 _SMALL = 0.02  # seconds for one task, above which dispatch is not what takes the time
 _BETTER = 0.9  # of the loop's time, to displace it
-_RECORD_AT = 20  # calls of "vmap", when a second of set-up begins to pay
+_RECORD_AT = 5  # calls of "vmap", when a second of set-up begins to pay
 _RECORD_GAINS = 3  # times that a record is faster than "vmap", at least, where dispatch takes the time
 _choices: dict[Kind, "Choice"] = {}
 
@@ -48,7 +48,7 @@ def choose_strategy(f: TaskFunction, batch: Episode, kind: Kind | None = None) -
     """Measure the strategies on a meta-batch, or remember what was measured for this kind of function and shapes.
 
     "vmap" must give the loop's numbers in float64 (checked for a method of a module). Where it was chosen, its
-    operators are recorded at the 20th call: the record gives the same bits, several times faster, but a second of
+    operators are recorded at the 5th call: the record gives the same bits, several times faster, but a second of
     set-up is lost on a handful of steps. "compile" is not tried: its set-up takes tens of seconds.
     """
     kind = kind_of(f, batch) if kind is None else kind

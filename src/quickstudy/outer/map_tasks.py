@@ -45,7 +45,7 @@ def map_tasks(
             faster again after a second of set-up. For methods of modules, without random numbers.
             "compile": the record through torch.compile: fastest for small networks, after tens of seconds.
             "auto": the first call measures "loop", "threads" and "vmap" on the tasks at hand, and calls of the same
-            kind keep the fastest; "vmap" on small networks becomes "trace" at the 20th call. The logger ``quickstudy``
+            kind keep the fastest; "vmap" on small networks becomes "trace" at the 5th call. The logger ``quickstudy``
             says which and why.
         memory: bytes that the graphs of tasks which run at the same time may take; as many run as fit. By default 4
             GiB, where a single task may take more.
