@@ -97,8 +97,12 @@ def _row(line: dict[str, Any]) -> str:
         )
     else:
         score = f"{line['mean_squared_error']:.3f} ± {line['ci95']:.3f} squared error"
-        shape = f"{line['shot']} points, {settings['inner_steps']} inner steps"
-    tasks = line["tasks"] + (f", {line['split']}" if line["split"] else "")
+        shape = (
+            f"{line['shot']} points, {settings['inner_steps']} inner step{'s' if settings['inner_steps'] > 1 else ''}"
+        )
+        if "coverage" in line:
+            score += f"; the {100 * line['level']:.0f} % interval holds {100 * line['coverage']:.1f} %"
+    tasks = line["tasks"] + (f", {line['split']}" if line.get("split") else "")
     minutes = f"{cost['steps']:,} steps, {cost['seconds'] / 60:.0f} min on {cost['threads']} thread"
     minutes += "s" if cost["threads"] > 1 else ""
     if cost["cpu_seconds"] is not None:
