@@ -20,6 +20,7 @@ import importlib.util
 import json
 import os
 import platform
+import shlex
 import signal
 import sys
 import time
@@ -292,7 +293,7 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": versions,
         "run": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
     }
 
 

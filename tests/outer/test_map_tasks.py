@@ -1,5 +1,6 @@
 """Strategies of a meta-batch: one answer, and no network that "auto" cannot serve."""
 
+import gc
 import logging
 import re
 import weakref
@@ -138,12 +139,12 @@ def test_auto_keeps_the_loop_where_random_numbers_are_drawn():
 def test_auto_records_what_vmap_does_at_the_5th_call_with_the_same_bits():
     learner = maml()
     batch, kind = vectors(8), choose.kind_of(learner.meta_loss, vectors(8))
-    choose._choices[kind] = choose.Choice("vmap", "", may_record=True)
+    choose._choices[kind.key] = choose.Choice("vmap", "", may_record=True)
     seen = []
     for _ in range(21):
         loss = q.unrolled(learner, batch)
         seen.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(learner.parameters()))]))
-    assert choose._choices[kind].strategy == "trace"
+    assert choose._choices[kind.key].strategy == "trace"
     assert all(torch.equal(seen[0], g) for g in seen)
 
 
@@ -313,3 +314,13 @@ def test_hooks_of_a_parameter_see_the_sum_over_tasks_once(strategy):
         q.unrolled(learner, vectors(), strategy=strategy).backward()
         grads.append(p.grad)
     torch.testing.assert_close(grads[1], 0.5 * grads[0])
+
+
+@pytest.mark.parametrize("strategy", ["auto", "loop", "vmap", "trace"])
+def test_a_learner_is_freed_with_all_that_was_remembered_of_it(strategy):
+    learner = maml()
+    q.unrolled(learner, vectors(5), strategy=strategy).backward()
+    weight = weakref.ref(learner.network[0].weight)  # pyright: ignore
+    del learner
+    gc.collect()
+    assert weight() is None

@@ -1,9 +1,8 @@
 """The bounded-memory mode: exact, one step's graph at a time.
 
 The walk forward keeps no graph, only θ_t and the rule's state s_t. The walk back starts from λ = ∂L/∂φ and takes each
-step again, with a graph, from what was kept (Maclaurin, Duvenaud, Adams 2015, arXiv:1502.03492, with stored instead of
-reversed
-states):
+step again, with a graph, from what was kept (Maclaurin, Duvenaud, Adams 2015, arXiv:1502.03492, with states stored
+instead of reversed):
 
     λ_t = (∂u/∂θ_t)ᵀ λ_{t+1},  for gradient descent  λ_t = λ_{t+1} − α ∇(∇L(θ_t) · λ_{t+1}),
 
@@ -48,10 +47,9 @@ class _Plan:
     walk: Walk
     names: list[str]
     steps: int
-    captured: list[int] = field(default_factory=list)  # their ids
+    captured: list[Tensor] = field(default_factory=list)  # alive, as an id stands for its tensor only while that lives
     differentiable: list[bool] = field(default_factory=list)  # of captured
     states: list["_State"] = field(default_factory=list)  # before each step
-    captured_tensors: list[Tensor] = field(default_factory=list)
     draws: list[list[Any]] = field(default_factory=list)  # random states before each part of each step
 
     def walk_forward(self, params: Params) -> Params:
@@ -75,16 +73,14 @@ class _Plan:
             recorder.give([*params.values(), *tensors, *grads.values()])
             with recorder:
                 params, state = self.walk.rule.step(params, grads, state)
-        self.captured = list(recorder.captured)
-        self._captured = list(recorder.captured.values())
-        self.captured_tensors = self._captured  # alive, as an id stands for its tensor only while that lives
-        self.differentiable = [t.is_floating_point() and needs_grad(t) for t in self._captured]
+        self.captured = list(recorder.captured.values())
+        self.differentiable = [t.is_floating_point() and needs_grad(t) for t in self.captured]
         return params
 
     def take_tensors(self) -> list[Tensor]:
         """The captured tensors, then the kept ones; they are handed over once."""
-        tensors = [*self._captured, *self._kept]
-        del self._kept, self._captured
+        tensors = [*self.captured, *self._kept]
+        del self._kept
         return tensors
 
     def unpack(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[tuple[list[Tensor], list[Tensor]]]]:
@@ -99,11 +95,9 @@ class _Plan:
             rest = rest[state.tensors :]
         return captured, kept
 
-    @contextmanager
-    def substituted(self, captured: Sequence[Tensor]) -> Iterator[None]:
-        """Within it, captured tensors are replaced by these."""
-        with Substitute(dict(zip(self.captured, captured, strict=True))):
-            yield
+    def substituted(self, captured: Sequence[Tensor]) -> Substitute:
+        """A context within which captured tensors are replaced by these."""
+        return Substitute({id(t): other for t, other in zip(self.captured, captured, strict=True)})
 
 
 @dataclass(frozen=True)
@@ -169,7 +163,7 @@ def _walk_back_plainly(
     tensors are still valid there, so nothing is replaced, which is faster."""
     _, kept = plan.unpack([t.detach() for t in saved])
     names, walk = plan.names, plan.walk
-    moving = [t for t, yes in zip(plan.captured_tensors, plan.differentiable, strict=True) if yes]
+    moving = [t for t, yes in zip(plan.captured, plan.differentiable, strict=True) if yes]
     to_params, to_state = list(cotangents), None
     to_moving = [torch.zeros_like(t) for t in moving]
     for t in reversed(range(plan.steps)):

@@ -165,6 +165,21 @@ class GradientBased(Learner[Params], ABC):
         z = call(self.network, network, x)
         return z if self.head is None else z.flatten(1)
 
+    def refuse_idle(self, what: str) -> None:
+        """Refuse meta-parameters of the network's update when no step moves the network.
+
+        Args:
+            what: what would learn nothing, for the message.
+
+        Raises:
+            ValueError: one step of a shared head, which starts at zero and lets no gradient through.
+        """
+        if self.head == "shared" and self.inner_steps == 1 and any(n.startswith("network.") for n in self.like()):
+            raise ValueError(
+                f"inner_steps=1 with head='shared' moves the head alone, so {what} would learn nothing: "
+                "take 2 steps or more, head='prototypes', or adapts='head.*'"
+            )
+
     def like(self) -> Params:
         """A tensor for each parameter that adapts, for rules that learn something about each.
 

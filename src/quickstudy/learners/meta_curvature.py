@@ -58,11 +58,6 @@ class MetaCurvature(GradientBased):
             accumulate=accumulate,
             regression=regression,
         )
-        like = self.like()
-        if head == "shared" and inner_steps == 1 and any(name.startswith("network.") for name in like):
-            raise ValueError(
-                "inner_steps=1 with head='shared' moves the head alone, so the network's matrices would learn nothing: "
-                "take 2 steps or more, head='prototypes', or adapts='head.*'"
-            )
+        self.refuse_idle("the network's matrices")
         self.inner_lr = inner_lr
-        self.update_rule = Curvature(like, inner_lr)
+        self.update_rule = Curvature(self.like(), inner_lr)

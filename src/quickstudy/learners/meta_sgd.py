@@ -60,11 +60,6 @@ class MetaSGD(GradientBased):
             accumulate=accumulate,
             regression=regression,
         )
-        like = self.like()
-        if head == "shared" and inner_steps == 1 and any(name.startswith("network.") for name in like):
-            raise ValueError(
-                "inner_steps=1 with head='shared' moves the head alone, so rates of the network would learn nothing: "
-                "take 2 steps or more, head='prototypes', or adapts='head.*'"
-            )
+        self.refuse_idle("rates of the network")
         self.inner_lr = inner_lr
-        self.update_rule = LearnedRates(like, inner_lr)
+        self.update_rule = LearnedRates(self.like(), inner_lr)

@@ -4,7 +4,7 @@ import copy
 import logging
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ _SMALL = 0.02  # seconds for one task, above which dispatch is not what takes th
 _BETTER = 0.9  # of the loop's time, to displace it
 _RECORD_AT = 5  # calls of "vmap", when a second of set-up begins to pay
 _RECORD_GAINS = 3  # times that a record is faster than "vmap", at least, where dispatch takes the time
-_choices: dict[Kind, "Choice"] = {}
+_choices: dict[Hashable, "Choice"] = {}
 
 Run = Callable[[], tuple[Tensor, Gradient]]
 
@@ -51,14 +51,14 @@ def choose_strategy(f: TaskFunction, batch: Episode, kind: Kind | None = None) -
     operators are recorded at the 5th call: the record gives the same bits, several times faster, but a second of
     set-up is lost on a handful of steps. "compile" is not tried: its set-up takes tens of seconds.
     """
-    kind = kind_of(f, batch) if kind is None else kind
-    if kind not in _choices:
+    key = (kind_of(f, batch) if kind is None else kind).key  # not the kind, which holds the module's tensors
+    if key not in _choices:
         if len(_choices) > 1000:
             _choices.clear()
         with torch.random.fork_rng():
-            _choices[kind] = _measured(f, batch)
-        _log.info("tasks run by %r: %s", _choices[kind].strategy, _choices[kind].why)
-    choice = _choices[kind]
+            _choices[key] = _measured(f, batch)
+        _log.info("tasks run by %r: %s", _choices[key].strategy, _choices[key].why)
+    choice = _choices[key]
     choice.calls += 1
     if choice.may_record and choice.calls >= _RECORD_AT:
         choice.strategy, choice.may_record = "trace", False

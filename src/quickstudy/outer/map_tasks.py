@@ -1,7 +1,7 @@
 """Apply a function to every task of a meta-batch, in whichever way is fastest."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Literal, cast, get_args
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from quickstudy.episode import Episode, task
 from quickstudy.inner.capture import level
 from quickstudy.outer import strategies
-from quickstudy.outer.choose import choose_strategy
+from quickstudy.outer.choose import Choice, choose_strategy
 from quickstudy.outer.mapped import Gradient, differentiable, marker, reaches_before
 from quickstudy.outer.records import Kind, kind_of, owner_of, recorded
 from quickstudy.outer.strategies import Refused, TaskFunction, as_tasks, bytes_of_a_task, part_of
@@ -64,14 +64,14 @@ def map_tasks(
         strategy = "loop"  # a transform of torch.func takes the derivative
     if batch is None and strategy not in ("auto", "loop", "threads"):
         raise Refused(f"strategy={strategy!r} needs tasks of equal shape: use 'loop' or 'threads' for a list of tasks")
-    kind = None if batch is None or strategy == "loop" else kind_of(f, batch)
+    kind = None if batch is None or (strategy == "loop" and memory is None) else kind_of(f, batch)
     if strategy == "auto":
-        chosen = "loop" if batch is None else choose_strategy(f, batch, kind).strategy
+        choice = Choice("loop", "tasks of unequal shapes") if batch is None else choose_strategy(f, batch, kind)
         try:
-            return _run(f, batch, tasks, chosen, memory, kind)
+            return _run(f, batch, tasks, choice.strategy, memory, kind)
         except Refused as refusal:
-            _log.info("tasks run by 'loop': %s cannot serve (%s)", chosen, refusal)
-            strategy = "loop"
+            _log.info("tasks run by 'loop': %s cannot serve (%s)", choice.strategy, refusal)
+            strategy = choice.strategy = "loop"  # also from now on
     return _run(f, batch, tasks, strategy, memory, kind)
 
 
@@ -163,16 +163,17 @@ def _that_fit(
     most = min(n, torch.get_num_threads()) if strategy == "threads" else n
     if memory is not None and memory < 1:
         raise ValueError(f"memory={memory}; required is a number of bytes above 0")
-    if memory is None and (strategy == "loop" or (kind not in _bytes and owner_of(f) is None)):
+    key = None if kind is None else kind.key  # not the kind, which holds the module's tensors
+    if memory is None and (strategy == "loop" or (key not in _bytes and owner_of(f) is None)):
         return 1 if strategy == "loop" else most
-    if kind is None or kind not in _bytes:
-        _bytes[kind] = bytes_of_a_task(f, task(batch, 0) if batch is not None else cast(list[Episode], tasks)[0])
-    if memory is not None and _bytes[kind] > memory:
+    if key is None or key not in _bytes:
+        _bytes[key] = bytes_of_a_task(f, task(batch, 0) if batch is not None else cast(list[Episode], tasks)[0])
+    if memory is not None and _bytes[key] > memory:
         raise ValueError(
-            f"one task takes about {_bytes[kind]:,} bytes and memory={memory:,} was given: allow more, or let a task "
+            f"one task takes about {_bytes[key]:,} bytes and memory={memory:,} was given: allow more, or let a task "
             "take less: mode='recompute', inner_batch, fewer queries"
         )
-    return max(1, min(most, (memory or MEMORY) // max(1, _bytes[kind])))
+    return max(1, min(most, (memory or MEMORY) // max(1, _bytes[key])))
 
 
-_bytes: dict[Kind | None, int] = {}  # that a task takes, by kind
+_bytes: dict[Hashable, int] = {}  # that a task takes, by kind

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import types
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -44,6 +45,7 @@ class Kind:
 
 _states: WeakKeyDictionary[nn.Module, dict[Hashable, _State]] = WeakKeyDictionary()
 _structures: dict[Hashable, int] = {}
+_numbers = itertools.count()
 
 
 def recorded(f: TaskFunction, batch: Episode, kind: Kind, *, compiled: bool) -> Recorded:
@@ -100,7 +102,9 @@ def _state_of(owner: nn.Module) -> _State:
     if identity not in states:
         if len(states) >= _MOST:
             del states[next(iter(states))]
-        structure = _structures.setdefault(_structure(owner), len(_structures))
+        if len(_structures) > 1000:
+            _structures.clear()
+        structure = _structures.setdefault(_structure(owner), next(_numbers))
         states[identity] = _State(
             structure, [held, tensors, [copy.copy(v) for v in held if isinstance(v, list | tuple | dict)]]
         )
