@@ -140,6 +140,8 @@ def _replayed(
     if weights is not None:  # the record adds up gradients as they are
         return strategies.vmap(f, batch, weights, chunk=at_once)
     n = len(batch.support.x)
+    if at_once == n:
+        return recorded(f, batch, kind, compiled=compiled)(batch)
     at_once = next(size for size in range(at_once, 0, -1) if n % size == 0)  # of one shape, so of one record
     gradient, values = Gradient(), []
     for at in range(0, n, at_once):
