@@ -5,17 +5,24 @@ python benchmarks/learner_table.py --check   # exit status 1 if a page says some
 """
 
 import json
+import math
 import re
 import sys
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 KINDS = {
     "protonet": ("[ProtoNet](docs/protonet.md)", "metric"),
+    "matching_net": ("[Matching Networks](docs/matching_net.md)", "metric"),
+    "siamese": ("[Siamese network](docs/siamese.md)", "metric"),
+    "relation_net": ("[Relation Network](docs/relation_net.md)", "metric"),
+    "characters": ("[`characters`](docs/characters.md), ships in the package", "metric"),
+    "supervised_contrastive": ("[supervised contrastive](docs/supervised_contrastive.md)", "metric"),
+    "triplet_embedding": ("[triplet embedding](docs/triplet_embedding.md), ResNet-12", "metric"),
     "maml": ("[MAML](docs/maml.md), prototype head", "gradient"),
     "maml, transductive": ("MAML, prototype head, batch statistics ᵗ", "gradient"),
     "anil": ('MAML with `adapts="head.*"` (ANIL) ᵗ', "gradient"),
@@ -25,10 +32,43 @@ KINDS = {
     "reptile": ("[Reptile](docs/reptile.md)", "gradient, first order"),
     "reptile, transductive": ("Reptile, batch statistics ᵗ", "gradient, first order"),
     "leo": ("[LEO](docs/leo.md), on a ProtoNet's features", "gradient, latent"),
+    "in_context": ("[in-context transformer](docs/in_context.md)", "in-context"),
+    "mann": ("[MANN](docs/mann.md), on a ProtoNet's features", "memory"),
+    "rare_memory": ("[memory for rare events](docs/rare_memory.md)", "memory"),
+    "snail": ("[SNAIL](docs/snail.md)", "memory"),
+    "r2d2": ("[R2-D2](docs/r2d2.md)", "closed form"),
+    "meta_opt_net": ("[MetaOptNet](docs/meta_opt_net.md)", "convex solver"),
+    "feat, from a ProtoNet": ("[FEAT](docs/feat.md), from a ProtoNet's weights", "metric, set-to-set"),
+    "simple_shot, from a ProtoNet": ("[SimpleShot](docs/simple_shot.md), on a ProtoNet's features", "metric, baseline"),
+    "tim, from a ProtoNet": ("[TIM](docs/tim.md) ᵗ, on a ProtoNet's features", "metric, transductive"),
     "linear_probe": ("[linear probe](docs/linear_probe.md)", "transfer, baseline"),
     "nearest_neighbour": ("[nearest neighbour](docs/nearest_neighbour.md)", "none, baseline"),
 }
-PAGES = ("protonet", "maml", "meta_sgd", "imaml", "reptile", "leo", "bayesian_maml")
+PAGES = (
+    "protonet",
+    "matching_net",
+    "siamese",
+    "relation_net",
+    "r2d2",
+    "meta_opt_net",
+    "feat",
+    "simple_shot",
+    "tim",
+    "supervised_contrastive",
+    "triplet_embedding",
+    "maml",
+    "meta_sgd",
+    "imaml",
+    "reptile",
+    "leo",
+    "bayesian_maml",
+    "cnp",
+    "attentive_np",
+    "in_context",
+    "mann",
+    "rare_memory",
+    "snail",
+)
 
 
 def row_of(line: dict[str, Any]) -> str:
@@ -80,21 +120,90 @@ def learner_table() -> str:
 def result_table(learner: str) -> str:
     """Every stored line of one learner."""
     rows = ["| tasks | protocol | score | training | command |", "|---|---|---|---|---|"]
-    for name in ("omniglot", "sinusoid"):
+    for name in ("omniglot", "trials", "sinusoid", "neural_processes", "mann"):
         for line in lines(name):
             if line["learner"] == learner:
                 rows.append(_row(line))
     return "\n".join(rows) if len(rows) > 2 else "No stored line yet."
 
 
+def fsdd_table() -> str:
+    """Every stored line of spoken digits."""
+    rows = ["| digits, speakers of a task | learner | 5-way 1-shot | training | command |", "|---|---|---|---|---|"]
+    for line in lines("fsdd"):
+        cost, kind = line["training"], {"speakers": "heard in training", "digits": "held out"}
+        split, _, speakers = line["split"].partition(", ")
+        minutes = "none" if cost is None else f"{cost['steps']:,} steps, {cost['cpu_seconds'] / 60:.0f} processor min"
+        where = f"{kind[split]}, {speakers}"
+        rows.append(f"| {where} | {line['learner']} | {accuracy(line)} % | {minutes} | `{line['command']}` |")
+    return "\n".join(rows) if len(rows) > 2 else "No stored line yet."
+
+
+def language_model_table() -> str:
+    """Perplexities on unseen domains, from the runs of which all folds are there; the last such run counts."""
+    runs = defaultdict(list)
+    for line in lines("language_model"):
+        runs[json.dumps(line["settings"])].append(line)
+    whole = [run for run in runs.values() if {len(_domains(run, cell, 100)) for cell in ("lstm", "gru")} == {10}]
+    if not whole:
+        return "No stored line yet."
+    head = "| network | support sentences | plain | memory | fine-tuned | memory to plain | memory to fine-tuned |"
+    rows = [head, "|---|---|---|---|---|---|---|"]
+    for cell in ("lstm", "gru"):
+        for support in (0, 5, 20, 100):
+            domains = _domains(whole[-1], cell, support)
+            shown = [_perplexities(domains, name) for name in ("plain", "memory", "fine-tuned")]
+            shown += [_change(domains, "memory", name) if support else "–" for name in ("plain", "fine-tuned")]
+            rows.append(f"| {cell.upper()} | {support} | {' | '.join(shown)} |")
+    return "\n".join([*rows, "", f"`{whole[-1][-1]['command']}`"])
+
+
+def _domains(run: list[dict[str, Any]], cell: str, support: int) -> dict[str, Any]:
+    """What was counted in each domain that was judged."""
+    found = [line["domains"] for line in run if line["cell"] == cell and line["support"] == support]
+    return {domain: counted for domains in found for domain, counted in domains.items()}
+
+
+def _rate(counted: dict[str, list[float]], unit: str) -> float:
+    """Nats for each word or token of one domain."""
+    return sum(counted["nats"]) / sum(counted[unit])
+
+
+def _interval(values: list[float]) -> tuple[float, float, float]:
+    """exp of the mean over domains, and of both ends of its 95 % interval."""
+    half = 1.96 * stdev(values) / math.sqrt(len(values))
+    return math.exp(mean(values)), math.exp(mean(values) - half), math.exp(mean(values) + half)
+
+
+def _perplexities(domains: dict[str, Any], name: str) -> str:
+    middle, low, high = _interval([_rate(counted[name], "words") for counted in domains.values()])
+    token = math.exp(mean(_rate(counted[name], "tokens") for counted in domains.values()))
+    return f"{middle:,.0f} ({low:,.0f} to {high:,.0f}); {token:.1f}"
+
+
+def _change(domains: dict[str, Any], name: str, other: str) -> str:
+    found = [_rate(counted[name], "words") - _rate(counted[other], "words") for counted in domains.values()]
+    middle, low, high = (100 * (value - 1) for value in _interval(found))
+    return f"{middle:+.1f} % ({low:+.1f} to {high:+.1f})"
+
+
 def _row(line: dict[str, Any]) -> str:
     settings, cost = line["settings"], line["training"]
     mode = "transductive" if line["transductive"] else "inductive"
-    if "accuracy" in line:
+    if "presentations" in line:
+        score = ", ".join(f"{k}: {accuracy(found)} %" for k, found in line["presentations"].items())
+        shape = f"{line['way']} classes, sequences of {line['length']}, at the k-th presentation"
+    elif "accuracy" in line:
         score, shape = (
             f"{accuracy(line)} %",
             f"{line['way']}-way {line['shot']}-shot, {line['queries']} queries per class",
         )
+    elif "log_likelihood" in line:
+        held = f"the {100 * line['level']:.0f} % interval holds {100 * line['coverage']:.1f} %"
+        score = f"{line['log_likelihood']:.3f} ± {line['ci95']:.3f} nats; {held}"
+        if "exact" in line:
+            score += f"; the exact posterior: {line['exact']['log_likelihood']:.3f} nats"
+        shape = f"{line['shot'][0]}–{line['shot'][1]} points, {line['queries']} queries"
     else:
         score = f"{line['mean_squared_error']:.3f} ± {line['ci95']:.3f} squared error"
         shape = (
@@ -103,10 +212,12 @@ def _row(line: dict[str, Any]) -> str:
         if "coverage" in line:
             score += f"; the {100 * line['level']:.0f} % interval holds {100 * line['coverage']:.1f} %"
     tasks = line["tasks"] + (f", {line['split']}" if line.get("split") else "")
-    minutes = f"{cost['steps']:,} steps, {cost['seconds'] / 60:.0f} min on {cost['threads']} thread"
-    minutes += "s" if cost["threads"] > 1 else ""
-    if cost["cpu_seconds"] is not None:
-        minutes += f" ({cost['cpu_seconds'] / 60:.0f} processor min)"
+    minutes = f"none, on the backbone of {settings.get('init')}"
+    if cost is not None:
+        minutes = f"{cost['steps']:,} steps, {cost['seconds'] / 60:.0f} min on {cost['threads']} thread"
+        minutes += "s" if cost["threads"] > 1 else ""
+        if cost["cpu_seconds"] is not None:
+            minutes += f" ({cost['cpu_seconds'] / 60:.0f} processor min)"
     protocol = f"{shape}, {line['episodes']:,} episodes, {mode}"
     return f"| {tasks} | {protocol} | {score} | {minutes} | `{line['command']}` |"
 
@@ -125,6 +236,10 @@ def main() -> int:
     blocks = {ROOT / "README.md": ("learners", learner_table())}
     for learner in PAGES:
         blocks[ROOT / "docs" / f"{learner}.md"] = (f"results: {learner}", result_table(learner))
+    characters = [result_table("characters"), result_table("characters_background")]
+    blocks[ROOT / "docs" / "characters.md"] = ("results: characters", "\n\n".join(characters))
+    blocks[ROOT / "docs" / "spoken_digits.md"] = ("results: fsdd", fsdd_table())
+    blocks[ROOT / "docs" / "language_model.md"] = ("results: language_model", language_model_table())
     stale = []
     for page, (name, table) in blocks.items():
         text = page.read_text()

@@ -24,13 +24,31 @@ def train_or_resume(settings: Settings, path: str, *, threads: int) -> RunFolder
 
 
 def record_scores(
-    folder: RunFolder, name: str, *, ways: tuple[int, ...], episodes: int, learner: Learner | None = None
+    folder: RunFolder,
+    name: str,
+    *,
+    ways: tuple[int, ...],
+    episodes: int,
+    learner: Learner | None = None,
+    called: str | None = None,
+    tasks: str | None = None,
 ) -> None:
-    """Judge the run's learner, or one made of it, on meta-test; a line per way in results/NAME.jsonl."""
+    """Judge the run's learner, or one made of it, on meta-test; a line per way in results/NAME.jsonl.
+
+    Args:
+        folder: a finished run.
+        name: of the results file.
+        ways: 0 for tasks without classes.
+        episodes: of each way.
+        learner: made of the run's, if it is another one.
+        called: what the line calls it; by default as in the settings.
+        tasks: judged on other tasks of the same split than the run trained on.
+    """
     settings = folder.settings()
     shape = {"way": settings.way, "shot": settings.shot, "steps": settings.steps, "seed": settings.seed}
     facts = {"training": {**shape, **folder.cost()}, "versions": folder.read_config()["versions"]}
-    _record(learner or load(folder.learner), settings.learner, settings, name, ways, episodes, facts)
+    settings = dataclasses.replace(settings, tasks=tasks or settings.tasks)
+    _record(learner or load(folder.learner), called or settings.learner, settings, name, ways, episodes, facts)
 
 
 def record_fixed(
@@ -51,7 +69,7 @@ def _record(
 ) -> None:
     """One line for each way, at 1 shot and 15 queries; sinusoids have way 0, and the shot of their training."""
     for way in ways:
-        shape = {"way": way, "shot": 1, "queries": 15} if way else {}
+        shape = {"way": way, "shot": 1, "queries": 1 if settings.tasks == "omniglot_trials" else 15} if way else {}
         generator = torch.Generator().manual_seed(0)
         score = evaluate(learner, settings.part("test", **shape), episodes=episodes, generator=generator)
         line = {

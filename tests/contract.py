@@ -12,6 +12,7 @@ from torch import nn
 
 import quickstudy as q
 from quickstudy import learners
+from quickstudy.backbones import ConvMaps
 from quickstudy.episode import task
 
 
@@ -27,6 +28,10 @@ class Case:
         exact: whether its meta-gradient is the derivative of its meta-loss.
         any_way: whether it serves any number of classes.
         query_loss: whether its meta-loss is the loss of the queries after adaptation.
+        own_loss: why learning is looked for in its meta-loss, not in the loss of the queries; empty where it is not.
+        tasks: tested on these, where they are of no other kind.
+        ordered: why its answer depends on the order of the support set; empty where it does not.
+        slots: why exchanging two classes does not just exchange their logits; empty where it does.
         no_vmap: why it cannot run under vmap, as its error says; empty where it can.
     """
 
@@ -37,6 +42,10 @@ class Case:
     exact: bool = True
     any_way: bool = True
     query_loss: bool = True
+    own_loss: str = ""
+    tasks: q.TaskDistribution | None = None
+    ordered: str = ""
+    slots: str = ""
     no_vmap: str = ""
 
 
@@ -95,6 +104,28 @@ LEO_SMALL: dict[str, Any] = {
 }
 
 
+NP_SMALL: dict[str, Any] = {
+    "width": 16,
+    "layers": 1,
+    "heads": 2,
+    "self_attention": 0,
+    "latent": True,
+    "latent_features": 4,
+    "samples": 3,
+    "stochastic": False,
+}
+
+OF_NUMBERS: dict[str, Any] = {
+    "regression": True,
+    "query_loss": False,
+    "own_loss": "a likelihood, which a wider deviation raises before the mean moves",
+}
+
+
+MANN_SMALL: dict[str, Any] = {"classes": 8, "features": 5, "width": 12, "slots": 10, "word": 6, "heads": 2}
+SNAIL_SMALL: dict[str, Any] = {"classes": 8, "length": 11, "filters": 4, "attention": ((4, 3), (4, 3))}
+
+
 def curve() -> nn.Module:
     return nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
 
@@ -104,6 +135,59 @@ CASES: dict[str, Case] = {
     "protonet": Case(lambda: q.ProtoNet(smooth())),
     "protonet, conv4": Case(lambda: q.ProtoNet(conv()), images=True),
     "protonet, conv4 group": Case(lambda: q.ProtoNet(conv(norm="group")), images=True),
+    "matching_net": Case(lambda: learners.MatchingNet(smooth(), scale=5.0)),
+    "matching_net, full context": Case(
+        lambda: learners.MatchingNet(smooth(), full_context=True, steps=3, features=5),
+        ordered="an LSTM reads the support set as a sequence",
+    ),
+    "matching_net, conv4": Case(lambda: learners.MatchingNet(conv(norm="group")), images=True),
+    "siamese": Case(lambda: learners.Siamese(smooth(), units=7, features=5), query_loss=False),
+    "siamese, mean": Case(lambda: learners.Siamese(smooth(), units=7, match="mean", features=5), query_loss=False),
+    "siamese, conv4": Case(lambda: learners.Siamese(conv()), images=True, query_loss=False),
+    "relation_net": Case(lambda: learners.RelationNet(smooth(), features=5)),
+    "relation_net, own relation": Case(lambda: learners.RelationNet(smooth(), nn.Linear(10, 1), combine="mean")),
+    "relation_net, maps": Case(lambda: learners.RelationNet(ConvMaps(width=8, image_size=16)), images=True),
+    "supervised_contrastive": Case(lambda: learners.SupervisedContrastive(smooth()), query_loss=False),
+    "triplet_embedding": Case(lambda: learners.TripletEmbedding(smooth()), query_loss=False),
+    "triplet_embedding, soft, nearest": Case(
+        lambda: learners.TripletEmbedding(smooth(), margin=None, answer_by="nearest"), query_loss=False
+    ),
+    "triplet_embedding, library": Case(
+        lambda: learners.TripletEmbedding(smooth(), metric_loss="MultiSimilarityLoss", miner="MultiSimilarityMiner"),
+        query_loss=False,
+        no_vmap="a number of triplets that depends on the data",
+    ),
+    "mann": Case(
+        lambda: learners.MANN(smooth(), **MANN_SMALL, shuffle=False),
+        query_loss=False,
+        own_loss="unshuffled, a few steps learn the one sequence that is shown, by the places of its examples",
+        ordered="a network with a memory reads the support set as a sequence",
+        slots="labels are inputs to its network, which tells them apart",
+    ),
+    "mann, feed-forward": Case(
+        lambda: learners.MANN(smooth(), **MANN_SMALL, controller="feedforward", sharpness=False, shuffle=False),
+        query_loss=False,
+        own_loss="unshuffled, a few steps learn the one sequence that is shown, by the places of its examples",
+        ordered="a network with a memory reads the support set as a sequence",
+        slots="labels are inputs to its network, which tells them apart",
+    ),
+    "rare_memory": Case(
+        lambda: learners.RareMemory(smooth(), size=40, noise=0.0, shuffle=False),
+        exact=False,
+        query_loss=False,
+        ordered="each example is written by a rule that looks at those before it",
+    ),
+    "snail": Case(
+        lambda: learners.SNAIL(smooth(), features=5, **SNAIL_SMALL, shuffle=False),
+        ordered="causal convolutions read the support set as a sequence",
+        slots="labels are inputs to its network, which tells them apart",
+    ),
+    "snail, conv4 group": Case(
+        lambda: learners.SNAIL(conv(norm="group"), **SNAIL_SMALL, shuffle=False),
+        images=True,
+        ordered="causal convolutions read the support set as a sequence",
+        slots="labels are inputs to its network, which tells them apart",
+    ),
     "linear_probe": Case(lambda: q.LinearProbe(smooth(), steps=5)),
     "maml, shared": Case(lambda: q.MAML(smooth(), inner_lr=0.3, inner_steps=3)),
     "maml, prototypes": Case(lambda: q.MAML(smooth(), head="prototypes", inner_lr=0.1, inner_steps=2)),
@@ -155,6 +239,28 @@ CASES: dict[str, Case] = {
     "cavia, sinusoid": Case(lambda: learners.CAVIA(reads_context(1, 1), context=3, inner_steps=2), regression=True),
     "leo": Case(lambda: learners.LEO(smooth(), **LEO_SMALL)),
     "leo, backbone trained": Case(lambda: learners.LEO(smooth(), backbone_frozen=False, mode="recompute", **LEO_SMALL)),
+    "cnp": Case(lambda: learners.CNP(width=32, layers=2), **OF_NUMBERS),
+    "attentive np": Case(lambda: learners.AttentiveNP(width=16, layers=1, heads=2), **OF_NUMBERS),
+    "attentive np, elbo": Case(lambda: learners.AttentiveNP(**NP_SMALL, objective="elbo"), **OF_NUMBERS),
+    "attentive np, likelihood": Case(lambda: learners.AttentiveNP(**NP_SMALL, objective="likelihood"), **OF_NUMBERS),
+    "in context": Case(lambda: learners.InContext(smooth(), features=5, width=16, heads=2)),
+    "in context, conv4 group": Case(
+        lambda: learners.InContext(conv(norm="group"), width=16, layers=1, heads=2), images=True
+    ),
+    "r2d2": Case(lambda: learners.R2D2(smooth())),
+    "r2d2, conv4": Case(lambda: learners.R2D2(conv(norm="group")), images=True),
+    "r2d2, sinusoid": Case(lambda: learners.R2D2(curve(), scale=1.0, regression=True), regression=True),
+    "meta_opt_net": Case(lambda: learners.MetaOptNet(smooth(), c=0.5, epsilon=0.5)),
+    "meta_opt_net, conv4": Case(lambda: learners.MetaOptNet(conv(norm="group")), images=True),
+    "feat": Case(lambda: learners.FEAT(smooth(), features=5)),
+    "feat, pre": Case(lambda: learners.FEAT(smooth(), features=5, norm="pre", temperature=2.0)),
+    "feat, conv4": Case(lambda: learners.FEAT(conv(norm="group")), images=True),
+    "simple_shot": Case(lambda: learners.SimpleShot(smooth(), centre=[0.1, -0.2, 0.0, 0.3, 0.1])),
+    "simple_shot, views": Case(
+        lambda: learners.SimpleShot(conv(), views=((0, 1), (-1, 0)), scale=5.0),
+        images=True,
+    ),
+    "tim": Case(lambda: learners.TIM(smooth(), iterations=10, temperature=4.0)),
     "bayesian maml, sinusoid": Case(
         lambda: learners.BayesianMAML(curve(), particles=3, inner_lr=0.05, learn_noise=True),
         regression=True,
@@ -177,6 +283,8 @@ CASES: dict[str, Case] = {
 def episodes(case: Case, n: int = 2, *, way: int = 5, shot: int = 2, seed: int = 0) -> q.Episode:
     """A small meta-batch of float64 tasks that suit the case."""
     generator = torch.Generator().manual_seed(seed)
+    if case.tasks is not None:
+        return case.tasks.sample(n, generator=generator)
     if case.regression:
         return q.Sinusoid(shot=shot * way, queries=6).sample(n, generator=generator)
     shape = (1, 16, 16) if case.images else (6,)

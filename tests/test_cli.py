@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import quickstudy as q
-from quickstudy.cli import app, open_learner, tasks_for
+from quickstudy.cli import app, tasks_for
 from quickstudy.data import glyphs, omniglot
 from quickstudy.data.download import download_omniglot
 from quickstudy.runs import RunFolder
@@ -321,10 +321,6 @@ def test_wrong_usage_is_exit_status_2(arguments):
     assert done.exit_code == 2
     assert done.stdout == ""
     assert "Usage" in done.stderr
-
-
-def test_the_name_of_the_baseline_is_a_learner():
-    assert isinstance(open_learner("nearest_neighbour"), q.NearestNeighbour)
 
 
 LONG = [*SINUSOID, "--steps", 400, "--validate-every", 100]

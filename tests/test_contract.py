@@ -1,12 +1,15 @@
 """Every learner against the contract of ``contract.py``, in float64."""
 
 import copy
+import inspect
+from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import quickstudy as q
+from quickstudy.backbones import BACKBONES
 from quickstudy.backbones.norm import uses_batch_statistics
 from quickstudy.episode import task
 from quickstudy.learners import LEARNERS
@@ -34,8 +37,13 @@ def leaves(adapted) -> list[Tensor]:
     return [leaf for part in parts for leaf in leaves(part)]
 
 
+def adapt(learner: q.Learner, support: q.Labelled, query_x: Tensor):
+    """φ; a transductive learner is shown the queries."""
+    return learner.adapt(support, query_x) if learner.transductive else learner.adapt(support)
+
+
 def logits(learner: q.Learner, episode: q.Episode) -> Tensor:
-    return learner.predict(learner.adapt(episode.support), episode.query.x)
+    return learner.answer(episode.support, episode.query.x)
 
 
 def gradient(learner: q.Learner, batch: q.Episode, strategy: str) -> tuple[Tensor, list[Tensor]]:
@@ -54,7 +62,7 @@ def test_every_named_learner_is_held_to_the_contract():
 def test_nothing_is_written_to_self_and_the_answer_is_repeatable(case, training):
     learner, episode = case.build().train(training), one(case)
     before = copy.deepcopy(learner.state_dict()), set(vars(learner))
-    first, second = learner.adapt(episode.support), learner.adapt(episode.support)
+    first, second = (adapt(learner, episode.support, episode.query.x) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(leaves(first), leaves(second), strict=True))
     assert torch.equal(learner.predict(first, episode.query.x), learner.predict(first, episode.query.x))
     after = learner.state_dict()
@@ -77,6 +85,8 @@ def test_loop_and_vmap_agree_in_loss_and_gradient(case, training):
 
 
 def test_the_order_of_the_support_set_does_not_matter(case):
+    if case.ordered:
+        pytest.skip(case.ordered)
     learner, episode = case.build().eval(), one(case)
     order = torch.randperm(len(episode.support.x), generator=torch.Generator().manual_seed(3))
     turned = q.Episode(q.Labelled(episode.support.x[order], episode.support.y[order]), episode.query)
@@ -95,6 +105,8 @@ def test_way_and_shot_are_free(case):
 def test_relabelling_the_classes_permutes_the_logits(case):
     if case.regression or not case.any_way:
         pytest.skip("there are no classes, or the network itself tells them apart")
+    if case.slots:
+        pytest.skip(case.slots)
     learner, episode = case.build().eval(), one(case)
     order = torch.tensor([3, 1, 4, 0, 2])
     turned = q.Episode(q.Labelled(episode.support.x, episode.support.y[:, order]), episode.query)
@@ -111,7 +123,7 @@ def test_padding_is_ignored(case, training):
     (sx, sy), (qx, qy) = episode
     filler = torch.full_like(sx[:3], 0.5)
     padded = q.Labelled(torch.cat([sx, filler]), torch.cat([sy, torch.zeros_like(sy[:3])]))
-    plain, with_padding = learner.adapt(episode.support), learner.adapt(padded)
+    plain, with_padding = adapt(learner, episode.support, qx), adapt(learner, padded, qx)
     torch.testing.assert_close(learner.predict(with_padding, qx), learner.predict(plain, qx), rtol=1e-9, atol=1e-9)
     more = learner.predict(plain, torch.cat([qx, filler]))
     labels = torch.cat([qy, torch.zeros_like(qy[:3])])
@@ -120,9 +132,11 @@ def test_padding_is_ignored(case, training):
 
 def test_an_inductive_learner_judges_each_query_by_itself(case):
     learner, episode = case.build().eval(), one(case)
-    adapted = learner.adapt(episode.support)
+    adapted = adapt(learner, episode.support, episode.query.x)
     together = learner.predict(adapted, episode.query.x)
-    alone = torch.cat([learner.predict(adapted, torch.stack([x, x]))[:1] for x in episode.query.x])
+    pairs = [torch.stack([x, x]) for x in episode.query.x]
+    answer = partial(learner.answer, episode.support) if learner.transductive else partial(learner.predict, adapted)
+    alone = torch.cat([answer(pair)[:1] for pair in pairs])
     same = torch.allclose(together, alone, rtol=1e-9, atol=1e-9)
     assert same is not (learner.transductive or uses_batch_statistics(learner))
 
@@ -146,7 +160,8 @@ def test_the_meta_gradient_is_the_derivative_of_the_meta_loss(case):
 def test_frozen_parameters_stay(case):
     learner = case.build()
     frozen = {name for name, p in learner.named_parameters() if not p.requires_grad}
-    adapted = learner.adapt(one(case).support)
+    episode = one(case)
+    adapted = adapt(learner, episode.support, episode.query.x)
     assert not frozen & set(adapted if isinstance(adapted, dict) else ())
 
 
@@ -160,7 +175,9 @@ def test_every_meta_parameter_is_trained(case):
 def test_save_and_load_give_the_same_learner(case, tmp_path):
     learner, episode = case.build().eval(), one(case)
     q.save(learner, tmp_path / "learner.safetensors")
-    own = [name for name in ("backbone", "network") if not isinstance(getattr(learner, name, None), q.Conv4 | None)]
+    networks = {name: getattr(learner, name, None) for name in inspect.signature(type(learner)).parameters}
+    known = tuple(BACKBONES.values())
+    own = [name for name, net in networks.items() if isinstance(net, nn.Module) and not isinstance(net, known)]
     twin = q.load(tmp_path / "learner.safetensors", **{name: getattr(case.build(), name) for name in own})
     assert type(twin) is type(learner)
     assert torch.equal(logits(twin, episode), logits(learner, episode))
@@ -177,7 +194,8 @@ def test_a_learner_learns(case):
         optimizer.zero_grad()
         loss = q.unrolled(learner, batch)
         loss.backward()
-        judged = loss if case.query_loss else sum(q.Learner.meta_loss(learner, task(batch, i)) for i in range(2))
+        own = case.query_loss or bool(case.own_loss)
+        judged = loss if own else sum(q.Learner.meta_loss(learner, task(batch, i)) for i in range(2))
         optimizer.step()
         losses.append(float(judged.detach()))
     assert losses[-1] < losses[0]

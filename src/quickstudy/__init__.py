@@ -8,12 +8,15 @@ from quickstudy.inner import unroll
 from quickstudy.learner import Learner
 from quickstudy.learners import (
     CAVIA,
+    CNP,
     IMAML,
     LEARNERS,
     LEO,
     MAML,
+    AttentiveNP,
     BayesianMAML,
     Classifier,
+    InContext,
     LinearProbe,
     MetaCurvature,
     MetaSGD,
@@ -22,27 +25,32 @@ from quickstudy.learners import (
     ProtoNet,
     Reptile,
 )
+from quickstudy.opening import open_learner
 from quickstudy.outer import check_meta_gradient, map_tasks, unrolled
 from quickstudy.saving import load, save
-from quickstudy.tasks import AllClasses, ClassTasks, RandomAffine, Sinusoid, named_tasks
+from quickstudy.tasks import AllClasses, ClassTasks, GaussianProcess, RandomAffine, Sinusoid, named_tasks
 from quickstudy.training import meta_train, refresh_statistics, settle_statistics
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CAVIA",
+    "CNP",
     "IMAML",
     "LEARNERS",
     "LEO",
     "MAML",
     "MLP",
     "AllClasses",
+    "AttentiveNP",
     "BayesianMAML",
     "ClassTasks",
     "Classifier",
     "Comparison",
     "Conv4",
     "Episode",
+    "GaussianProcess",
+    "InContext",
     "LSTMEncoder",
     "Labelled",
     "Learner",
@@ -70,6 +78,7 @@ __all__ = [
     "meta_train",
     "named_tasks",
     "one_hot",
+    "open_learner",
     "refresh_statistics",
     "save",
     "save_checkpoint",

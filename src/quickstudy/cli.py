@@ -21,21 +21,23 @@ from quickstudy.data.trials import load_trials
 from quickstudy.episode import TaskDistribution
 from quickstudy.evaluation import compare, evaluate, evaluate_episodes
 from quickstudy.inner import DidNotConverge
-from quickstudy.learner import Learner
-from quickstudy.learners import LEARNERS, NearestNeighbour
+from quickstudy.learners import LEARNERS
+from quickstudy.opening import open_learner
 from quickstudy.outer import Refused, Strategy
 from quickstudy.process import keep_freed_memory, use_threads
 from quickstudy.runs import RunFolder, Settings
-from quickstudy.saving import load
-from quickstudy.tasks.named import named_data, named_tasks
+from quickstudy.tasks.named import REGRESSION, named_data, named_tasks
 from quickstudy.tasks.trials import as_episode, image_size_for
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 ModeName = Literal["reverse", "recompute", "first_order", "truncated"]
-TasksName = Literal["omniglot", "glyphs", "sinusoid"]
-Split = Annotated[str | None, typer.Option(help="omniglot: vinyals or official; glyphs: scripts.")]
-Root = Annotated[Path | None, typer.Option(help="Folder with the omniglot archives.")]
+TasksName = Literal["omniglot", "omniglot_trials", "glyphs", "sinusoid", "gaussian_process", "fsdd"]
+Split = Annotated[
+    str | None,
+    typer.Option(help="omniglot: vinyals or official; glyphs: scripts; fsdd: speakers, across or digits."),
+]
+Root = Annotated[Path | None, typer.Option(help="Folder with the archives of omniglot or fsdd.")]
 Rotations = Annotated[bool | None, typer.Option(help="Turned omniglot characters as classes of their own.")]
 Way = Annotated[int, typer.Option(help="Classes per task.")]
 Shot = Annotated[int, typer.Option(help="Support examples per class.")]
@@ -81,10 +83,14 @@ def train(
     queries: Queries = 15,
     within_group: WithinGroup = False,
     augment: Annotated[bool, typer.Option("--augment", help="Random affine changes of meta-training images.")] = False,
-    backbone: Literal["conv4", "mlp"] | None = None,
-    width: Annotated[int, typer.Option(help="Channels of conv4, units per hidden layer of mlp.")] = 64,
+    elastic: Annotated[bool, typer.Option("--elastic", help="The same, and bent at random.")] = False,
+    backbone: Literal["conv4", "mlp", "resnet12", "resnet18", "small_resnet"] | None = None,
+    width: Annotated[int, typer.Option(help="Channels of conv4 (resnets: of the first), units per mlp layer.")] = 64,
     norm: Literal["population", "batch", "group"] = "population",
     pool: Literal["max", "stride"] = "max",
+    precision: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="Of residual networks in training.")
+    ] = "float32",
     head: Annotated[
         Literal["shared", "prototypes", "none"], typer.Option(help="Head of gradient-based learners.")
     ] = "shared",
@@ -115,7 +121,7 @@ def train(
     device: Device = "cpu",
 ) -> None:
     """Meta-train a learner into a run folder."""
-    backbone = backbone or ("mlp" if tasks == "sinusoid" else "conv4")
+    backbone = backbone or ("mlp" if tasks in REGRESSION else "conv4")
     names = [field.name for field in dataclasses.fields(Settings)]
     given = {name: value for name, value in locals().items() if name in names}
     given["root"] = None if root is None else str(root.resolve())
@@ -250,7 +256,7 @@ def demo(
 
 @app.command()
 def data(
-    name: Literal["omniglot", "glyphs"],
+    name: Literal["omniglot", "glyphs", "fsdd"],
     download: Annotated[bool, typer.Option("--download", help="Fetch and verify the omniglot archives.")] = False,
     url: Annotated[str | None, typer.Option(help="Where to fetch the two archives; by default their authors'.")] = None,
     lists_url: Annotated[str | None, typer.Option(help="Where to fetch the four Vinyals lists.")] = None,
@@ -264,7 +270,7 @@ def data(
         raise ValueError("--url and --lists-url say where to download from: add --download")
     rows: list[dict[str, Any]] = []
     missing: list[MissingData] = []
-    for split in {"omniglot": ("vinyals", "official"), "glyphs": ("scripts",)}[name]:
+    for split in {"omniglot": ("vinyals", "official"), "glyphs": ("scripts",), "fsdd": ("speakers", "digits")}[name]:
         for part in ("train", "validation", "test"):
             try:
                 found = named_data(name, part, split=split, root=root)
@@ -299,20 +305,6 @@ def learners_command(json: Json = False) -> None:
     out.print(table)
 
 
-def open_learner(name: str) -> Learner:
-    """A run folder, a learner file, or the name of a learner that needs no training."""
-    if name == "nearest_neighbour":
-        return NearestNeighbour()
-    path = RunFolder(name).learner if Path(name).is_dir() else Path(name)
-    if not path.exists():
-        hint = f"; train one first: quickstudy train --learner {name} --out runs/{name}" if name in LEARNERS else ""
-        raise ValueError(
-            f"{path} does not exist; required is a run folder with a learner in it, a learner file, or the name "
-            f"nearest_neighbour{hint}"
-        )
-    return load(path)
-
-
 def tasks_for(
     learners: list[str],
     tasks: str | None,
@@ -324,7 +316,8 @@ def tasks_for(
 ) -> TaskDistribution:
     """The tasks that were asked for; what was left open is taken from the first run folder among the learners.
 
-    Of ``shape``, None is left open: class tasks are 5-way 1-shot with 15 queries, sinusoids as in their run.
+    Of ``shape``, None is left open: class tasks are 5-way 1-shot with 15 queries, trials 20-way, sinusoids as in their
+    run.
     """
     run = next((RunFolder(name).settings() for name in learners if RunFolder(name).config.exists()), None)
     if tasks is None and run is None:
@@ -333,8 +326,8 @@ def tasks_for(
         tasks, split, root = run.tasks, split or run.split, root or (Path(run.root) if run.root else None)
         rotations = run.rotations if rotations is None and split == run.split else rotations
     assert tasks is not None
-    usual = {"way": 5, "shot": 1, "queries": 15}
-    if tasks == "sinusoid":
+    usual = {"way": 20} if tasks == "omniglot_trials" else {"way": 5, "shot": 1, "queries": 15}
+    if tasks in REGRESSION:
         usual = {} if run is None or run.tasks != tasks else {"shot": run.shot, "queries": run.queries}
     chosen = {**usual, **{name: value for name, value in shape.items() if value is not None}}
     return named_tasks(tasks, part, split=split, root=root, rotations=rotations, **chosen)

@@ -228,9 +228,10 @@ def _judge(name: str, learner: Learner, episode: Episode, metric: Metric) -> Ten
 
 
 def _tally(seen: dict[str, set[int]], episode: Episode, regression: bool) -> None:
-    seen["way"].add(0 if regression else episode.support.y.shape[-1])
+    by_row = regression or episode.support.y.ndim > 2  # a row of a text is a sentence
+    seen["way"].add(0 if by_row else episode.support.y.shape[-1])
     for name, (_, y) in (("shot", episode.support), ("queries", episode.query)):
-        seen[name] |= {len(y)} if regression else {int(k) for k in y.sum(0).tolist()}
+        seen[name] |= {len(y)} if by_row else {int(k) for k in y.sum(0).tolist()}
 
 
 def _seed_of(generator: torch.Generator) -> int | None:

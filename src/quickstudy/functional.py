@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from quickstudy.learner import cross_entropy
+
 
 def require_classes(y: Tensor) -> None:
     """Refuse targets that are numbers where a learner can only tell classes apart.
@@ -51,3 +53,42 @@ def mask_absent(logits: Tensor, y: Tensor) -> Tensor:
         (m, way), with the lowest finite number (not −∞, whose product with 0 is NaN) for absent classes.
     """
     return torch.where(y.sum(0) > 0, logits, torch.finfo(logits.dtype).min)
+
+
+def normalised(z: Tensor) -> Tensor:
+    """z (n, d) with rows of unit length; a row of zeros stays zero, with a finite derivative."""
+    return z * z.square().sum(-1, keepdim=True).clamp(min=1e-12).rsqrt()
+
+
+def ridge(x: Tensor, y: Tensor, strength: Tensor | float, weights: Tensor | None = None) -> Tensor:
+    """Ridge regression: the W that minimises  Σᵢ weightsᵢ ‖xᵢ W − yᵢ‖² + strength·‖W‖².
+
+    Solved in the smaller of both forms, which are equal (Woodbury), with D the diagonal matrix of the weights:
+    W = (xᵀ D x + λI)⁻¹ xᵀ D y = xᵀ (D x xᵀ + λI)⁻¹ D y.
+
+    Args:
+        x: (n, d).
+        y: (n, k) targets.
+        strength: λ > 0, a number or a scalar tensor.
+        weights: (n,) at least 0, by default 1; a row of weight 0 counts for nothing.
+
+    Returns:
+        (d, k).
+    """
+    n, d = x.shape
+    left = x if weights is None else weights.unsqueeze(-1) * x  # (n, d), D x
+    right = y if weights is None else weights.unsqueeze(-1) * y  # (n, k), D y
+    eye = torch.eye(min(n, d), dtype=x.dtype, device=x.device)
+    if n < d:
+        return x.T @ torch.linalg.solve(left @ x.T + strength * eye, right)
+    return torch.linalg.solve(x.T @ left + strength * eye, x.T @ right)
+
+
+def perplexity(logits: Tensor, y: Tensor) -> Tensor:
+    """exp of the mean −log p in nats over the tokens that are not padding: 1 for certainty, the vocabulary for a guess.
+
+    Args:
+        logits: (..., vocabulary), or log-probabilities.
+        y: (..., vocabulary) one-hot; an all-zero row counts for nothing.
+    """
+    return cross_entropy(logits, y).exp()

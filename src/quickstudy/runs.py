@@ -24,8 +24,10 @@ class Settings:
         train_part: the part that is meta-trained on; "trainval" or "background" leave nothing to validate on.
         way, shot, queries: of the meta-training episodes.
         within_group: classes of a task share a group.
-        augment: random affine changes of meta-training images.
-        backbone, width, norm, pool: the network; ``width`` is channels for conv4 and units per hidden layer for mlp.
+        augment, elastic: random affine changes of meta-training images; with ``elastic`` they are bent as well.
+        backbone, width, norm, pool: the network; ``width`` is channels for conv4, channels of the first block
+            for resnets (the others in proportion) and units per hidden layer for mlp.
+        precision: of residual networks in training, "float32" or "bfloat16".
         head, inner_lr, inner_steps, first_order, adapts, mode: of gradient-based learners; ``adapts`` is a list of name
             patterns with commas between them.
         options: further arguments of the learner by name, for example {"strength": 2.0} of iMAML.
@@ -49,10 +51,12 @@ class Settings:
     queries: int = 15
     within_group: bool = False
     augment: bool = False
+    elastic: bool = False
     backbone: str = "conv4"
     width: int = 64
     norm: str = "population"
     pool: str = "max"
+    precision: str = "float32"
     head: str = "shared"
     inner_lr: float = 0.1
     inner_steps: int = 1

@@ -20,11 +20,11 @@ from quickstudy.backbones import BACKBONES, WithLinear
 from quickstudy.files import write_atomically
 from quickstudy.inner import RULES, Implicit, Truncated
 from quickstudy.learner import Learner
-from quickstudy.learners import LEARNERS, Classifier
+from quickstudy.learners import LEARNERS, Classifier, NeuralCache
 
 FORMAT = 1
 _KNOWN: dict[str, type[nn.Module]] = {
-    cls.__name__: cls for cls in (*LEARNERS.values(), *BACKBONES.values(), WithLinear, Classifier, *RULES)
+    cls.__name__: cls for cls in (*LEARNERS.values(), *BACKBONES.values(), WithLinear, Classifier, NeuralCache, *RULES)
 }
 _MODES = {"Truncated": Truncated, "Implicit": Implicit}
 

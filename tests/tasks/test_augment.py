@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import quickstudy as q
+from quickstudy.tasks import InTurn, RandomElastic
 
 STILL = {"degrees": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0}
 
@@ -86,3 +87,28 @@ def test_scale_and_shear_move_points_by_at_most_their_size():
 
 def test_double_precision_is_kept(generator):
     assert q.RandomAffine()(image((8, 8)).double(), generator).dtype == torch.float64
+
+
+def test_bending_of_strength_0_is_the_same_image_and_any_other_keeps_shape_range_and_ink(generator):
+    x = image((8, 8), (4, 11)).expand(20, 1, 17, 17).contiguous()
+    torch.testing.assert_close(RandomElastic(strength=0.0)(x, generator), x, rtol=0, atol=1e-5)
+    bent = RandomElastic()(x, generator)
+    assert bent.shape == x.shape
+    assert float(bent.min()) >= 0
+    assert float(bent.max()) <= 1 + 1e-5
+    assert not torch.allclose(bent[0], bent[1])
+    assert 0.5 < float(bent.sum() / x.sum()) < 2
+
+
+def test_bending_moves_points_by_about_its_strength():
+    x = image((16, 16), size=33).expand(400, 1, 33, 33).contiguous()
+    generator = torch.Generator().manual_seed(0)
+    moved = torch.tensor([centre(one) for one in RandomElastic(strength=0.05)(x, generator)]) - 16
+    # in the middle knot itself: 0.05 of half of 33 pixels, 0.83
+    assert 0.6 < float(moved.std()) < 1.0
+
+
+def test_changes_in_turn(generator):
+    double, one = (lambda x, g: 2 * x), (lambda x, g: x + 1)
+    x = torch.rand(3, 1, 4, 4, generator=generator)
+    torch.testing.assert_close(InTurn((double, one))(x, generator), 2 * x + 1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import quickstudy as q
-from quickstudy.data import ClassData, glyphs, omniglot
+from quickstudy.data import ClassData, fsdd, glyphs, omniglot
 from quickstudy.data.root import data_root
 from quickstudy.tasks.named import TASKS, class_tasks, named_data
 from tests.small_glyphs import small_glyphs
@@ -26,6 +26,13 @@ def small_omniglot(root=None, *, rotations: bool = False) -> ClassData:
     names = [f"{a}/character{i:02d}{turn}" for a in alphabets for i in (1, 2) for turn in turns]
     y = np.arange(len(names)).repeat(3)
     return ClassData(y[:, None].astype(np.uint8), y, tuple(names), tuple(n.split("/")[0] for n in names))
+
+
+def small_spoken(root=None) -> ClassData:
+    """Three made images of every digit of every speaker."""
+    names = [f"{speaker}/{digit}" for speaker in fsdd.SPEAKERS for digit in range(10)]
+    y = np.arange(len(names)).repeat(3)
+    return ClassData(y[:, None].astype("f4"), y, tuple(names), tuple(n.split("/")[0] for n in names))
 
 
 def test_glyphs_parts_hold_other_scripts(small):
@@ -99,8 +106,9 @@ def test_class_names_and_groups_are_kept():
     [
         (
             lambda: q.named_tasks("mnist", "train"),
-            "tasks 'mnist' are not known; choose among omniglot, glyphs, sinusoid",
+            "tasks 'mnist' are not known; choose among omniglot, omniglot_trials, glyphs, sinusoid",
         ),
+        (lambda: q.named_tasks("omniglot_trials", "test", shot=5), "shot=5, queries=1; trials have 1 of each"),
         (lambda: q.named_tasks("glyphs", "train", split="random"), "split 'random' of glyphs.*choose 'scripts'"),
         (lambda: q.named_tasks("glyphs", "exam"), "part 'exam'.*'train', 'validation', 'test'"),
         (lambda: q.named_tasks("sinusoid", "exam"), "part 'exam' of sinusoid.*choose among train, validation, test"),
@@ -116,9 +124,11 @@ def test_unknown_names_are_refused_with_the_choices(call, words, small, monkeypa
 
 def test_the_names_are_those_that_are_served(small, monkeypatch):
     monkeypatch.setattr(omniglot, "load", small_omniglot)
+    monkeypatch.setattr(fsdd, "load", small_spoken)
     for name in TASKS:
         split = "official" if name == "omniglot" else None
-        tasks = q.named_tasks(name, "validation", split=split, way=2, shot=1, queries=2)
+        shape = {"way": 2} if name == "omniglot_trials" else {"way": 2, "shot": 1, "queries": 2}
+        tasks = q.named_tasks(name, "validation", split=split, **shape)
         assert tasks.sample(1, generator=torch.Generator()).support.x.shape[0] == 1
 
 

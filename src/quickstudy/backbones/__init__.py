@@ -1,11 +1,35 @@
 """Networks that know nothing of tasks."""
 
-from quickstudy.backbones.conv4 import Conv4
+from quickstudy.backbones.conv4 import Conv4, ConvMaps
+from quickstudy.backbones.language_model import RecurrentLM
 from quickstudy.backbones.mlp import MLP, WithLinear
 from quickstudy.backbones.recurrent import LSTMEncoder
+from quickstudy.backbones.resnet import ResNet12, ResNet18, SmallResNet
 from quickstudy.backbones.transformer import Transformer
 
-BACKBONES = {"conv4": Conv4, "mlp": MLP, "lstm": LSTMEncoder, "transformer": Transformer}
+BACKBONES = {
+    "conv4": Conv4,
+    "conv_maps": ConvMaps,
+    "mlp": MLP,
+    "lstm": LSTMEncoder,
+    "language_model": RecurrentLM,
+    "transformer": Transformer,
+    "resnet12": ResNet12,
+    "resnet18": ResNet18,
+    "small_resnet": SmallResNet,
+}
 """The networks that the command line and saved files know by name."""
 
-__all__ = ["BACKBONES", "MLP", "Conv4", "LSTMEncoder", "Transformer", "WithLinear"]
+__all__ = [
+    "BACKBONES",
+    "MLP",
+    "Conv4",
+    "ConvMaps",
+    "LSTMEncoder",
+    "RecurrentLM",
+    "ResNet12",
+    "ResNet18",
+    "SmallResNet",
+    "Transformer",
+    "WithLinear",
+]

@@ -1,4 +1,7 @@
-"""Conv4: the four-block convolutional network of the few-shot literature (Vinyals et al. 2016, arXiv:1606.04080)."""
+"""Conv4: the four-block convolutional network of the few-shot literature (Vinyals et al. 2016, arXiv:1606.04080).
+
+ConvMaps keeps its feature maps in place of a vector (Sung et al. 2018, arXiv:1711.06025).
+"""
 
 from typing import Literal
 
@@ -13,7 +16,8 @@ Norm = Literal["population", "batch", "group"]
 class ConvBlock(nn.Module):
     """3×3 convolution → normalisation → 2×2 max-pool → affine → ReLU; or a stride of 2 in place of the pooling.
 
-    A faster convolution block for some machine would replace this class and nothing else.
+    With ``shrink=False`` neither: height and width stay. A faster convolution block for some machine would replace this
+    class and nothing else.
 
     Differs from the paper: pooling stands between the normalisation and its affine map, which touches four times fewer
     numbers and is the same function wherever the scale is positive (it starts at 1). The convolution has no bias, which
@@ -24,20 +28,24 @@ class ConvBlock(nn.Module):
     they take the layout of the first convolution, in which pooling is several times faster.
     """
 
-    def __init__(self, in_channels: int, width: int, *, norm: Norm, pool: bool):
+    def __init__(self, in_channels: int, width: int, *, norm: Norm, pool: bool, shrink: bool = True):
         super().__init__()
-        self.stride = 1 if pool else 2
+        self.stride = 2 if shrink and not pool else 1
+        self.pooled = shrink and pool
         self.weight = nn.Parameter(nn.init.xavier_uniform_(nn.Conv2d(in_channels, width, 3).weight.detach()))
         self.normalise = GroupStandardize(width) if norm == "group" else Standardize(width, statistics=norm)
         self.affine = Affine(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_channels, h, w) → (n, width, h//2, w//2), rounded up with strides."""
-        x = _convolve(x, self.weight, self.stride)
+        return self.after_convolution(_convolve(x, self.weight, self.stride))
+
+    def after_convolution(self, x: Tensor) -> Tensor:
+        """The block behind its convolution: (n, width, h, w) → (n, width, h//2, w//2) with pooling."""
         if isinstance(self.normalise, Standardize) and self.normalise.statistics == "batch":
             x = x.contiguous()
         x = self.normalise(x)
-        if self.stride == 1:
+        if self.pooled:
             x = F.max_pool2d(x, 2)
         return F.relu(self.affine(x))
 
@@ -74,7 +82,8 @@ class Conv4(nn.Module):
                 f"images of {image_size}×{image_size} leave nothing after four poolings; required are 16×16 or more: "
                 "resize them, or use pool='stride'"
             )
-        self.in_channels, self.width, self.norm, self.pool, self.image_size = in_channels, width, norm, pool, image_size
+        self.in_channels, self.width, self.pool, self.image_size = in_channels, width, pool, image_size
+        self.norm: Norm = norm
         self.blocks = nn.Sequential(
             *(ConvBlock(in_channels if i == 0 else width, width, norm=norm, pool=pool == "max") for i in range(4))
         )
@@ -82,13 +91,54 @@ class Conv4(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_channels, image_size, image_size) → (n, out_features)."""
-        if tuple(x.shape[1:]) != (self.in_channels, self.image_size, self.image_size):
-            raise ValueError(
-                f"images of shape {tuple(x.shape[1:])} (channels, height, width); this network was built for "
-                f"{(self.in_channels, self.image_size, self.image_size)}: convert the images, or build it for theirs"
-            )
+        _require_images(x, self.in_channels, self.image_size)
         x = self.blocks(x)
         return x.mean((2, 3)) if self.pool == "stride" else x.flatten(1)
+
+
+class ConvMaps(nn.Module):
+    """Four 3×3 blocks of which the first two pool: 28×28 images become ``width`` maps of 7×7.
+
+    Args:
+        in_channels: 1 for grey images.
+        width: channels of every block.
+        norm: as in ``Conv4``.
+        image_size: height and width of the input in pixels, at least 4.
+
+    Attributes:
+        out_shape: (width, image_size // 4, image_size // 4) of the maps.
+
+    Differs from the paper (Sung et al. 2018): every convolution is padded by 1.
+    """
+
+    def __init__(self, in_channels: int = 1, width: int = 64, *, norm: Norm = "population", image_size: int = 28):
+        super().__init__()
+        if norm not in ("population", "batch", "group"):
+            raise ValueError(f"norm={norm!r}; choose population, batch or group")
+        if image_size < 4:
+            raise ValueError(f"images of {image_size}×{image_size} leave nothing after two poolings; required are 4×4")
+        self.in_channels, self.width, self.image_size = in_channels, width, image_size
+        self.norm: Norm = norm
+        self.blocks = nn.Sequential(
+            *(
+                ConvBlock(in_channels if i == 0 else width, width, norm=norm, pool=True, shrink=shrink)
+                for i, shrink in enumerate((True, True, False, False))
+            )
+        )
+        self.out_shape = (width, image_size // 4, image_size // 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_channels, image_size, image_size) → (n, *out_shape)."""
+        _require_images(x, self.in_channels, self.image_size)
+        return self.blocks(x)
+
+
+def _require_images(x: Tensor, channels: int, size: int) -> None:
+    if tuple(x.shape[1:]) != (channels, size, size):
+        raise ValueError(
+            f"images of shape {tuple(x.shape[1:])} (channels, height, width); this network was built for "
+            f"{(channels, size, size)}: convert the images, or build it for theirs"
+        )
 
 
 def _convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:

@@ -2,8 +2,9 @@
 
 Stock batch norm writes running statistics to itself in its forward pass: adapting would change the learner, and
 ``torch.func`` refuses it. Here the forward pass only reads; ``meta_train`` moves the population statistics between
-outer steps. The affine map is a layer of its own, because the fused operator with adapted affine parameters has
-silently wrong second derivatives under ``vmap``, and because a block can then pool in between.
+outer steps. The affine map is a layer of its own where a block pools in between, and part of ``Standardize`` where
+nothing does: one fused operator is then much faster. Under ``vmap`` that operator has silently wrong second derivatives
+if its affine parameters adapt; the strategies of quickstudy take it apart there (``quickstudy.inner.Unfused``).
 """
 
 from typing import Literal
@@ -17,23 +18,29 @@ _EPS = 1e-5
 
 
 class Standardize(nn.Module):
-    """(x − mean) / √(var + 1e-5) per channel.
+    """(x − mean) / √(var + 1e-5) per channel; with ``affine`` · weight + bias.
 
     Args:
         channels: size of axis 1.
         statistics: "population": the batch's own mean and variance in training, stored ones in evaluation, so that
             one query cannot influence another. "batch": always the batch's own; predictions then depend on the other
             queries, which evaluation reports as transductive.
+        affine: a learned scale and shift per channel, starting at 1 and 0, in the same operator.
+
+    Mixed precision: numbers in half precision are answered in half precision, with statistics in that of the layer.
     """
 
     mean: Tensor
     var: Tensor
     updates: Tensor
 
-    def __init__(self, channels: int, *, statistics: Statistics = "population"):
+    def __init__(self, channels: int, *, statistics: Statistics = "population", affine: bool = False):
         super().__init__()
         self.channels = channels
         self.statistics = statistics
+        self.affine = affine
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         if statistics == "population":
             self.register_buffer("mean", torch.zeros(channels))
             self.register_buffer("var", torch.ones(channels))
@@ -41,15 +48,19 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, *space) → the same shape."""
-        if self.statistics == "population" and not self.training:
-            shape = (-1,) + (1,) * (x.ndim - 2)
-            return (x - self.mean.view(shape)) * (self.var.view(shape) + _EPS).rsqrt()
-        return F.batch_norm(x, None, None, training=True, eps=_EPS)
+        if self.training or self.statistics == "batch":
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=_EPS)
+        shape = (-1,) + (1,) * (x.ndim - 2)
+        scale = (self.var + _EPS).rsqrt()
+        if self.weight is None or self.bias is None:
+            return ((x - self.mean.view(shape)) * scale.view(shape)).to(x.dtype)
+        scale = scale * self.weight
+        return torch.addcmul((self.bias - self.mean * scale).view(shape), x, scale.view(shape)).to(x.dtype)
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
         """Move the population statistics towards those of ``x`` (n, channels, *space): by 1/k, at least 0.1."""
-        var, mean = torch.var_mean(x.transpose(0, 1).flatten(1), dim=1)
+        var, mean = torch.var_mean(x.to(self.mean.dtype).transpose(0, 1).flatten(1), dim=1)
         self.updates += 1
         weight = max(0.1, 1 / int(self.updates))
         self.mean.lerp_(mean, weight)

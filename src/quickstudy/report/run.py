@@ -4,12 +4,15 @@ import shlex
 from typing import Any
 
 from quickstudy.learner import Learner
+from quickstudy.learners import LEARNERS
+from quickstudy.learners.neural_process import NeuralProcess
 from quickstudy.report import figures, marks
 from quickstudy.report.page import Picture, Section, Table, duration, value
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import SavedFileError, read_tensors
+from quickstudy.tasks.named import REGRESSION
 
-_DEFAULT_SPLIT = {"omniglot": "vinyals", "glyphs": "scripts"}
+_DEFAULT_SPLIT = {"omniglot": "vinyals", "glyphs": "scripts", "fsdd": "speakers"}
 
 
 def curve(settings: Settings, records: list[dict[str, Any]]) -> Section:
@@ -20,7 +23,8 @@ def curve(settings: Settings, records: list[dict[str, Any]]) -> Section:
     words, panels, keys, caption = [], [], [], []
     if losses:
         steps, values = [r["step"] for r in losses], [r["loss"] for r in losses]
-        unit = "squared units" if settings.tasks == "sinusoid" else "nats"
+        in_squares = settings.tasks in REGRESSION and not issubclass(LEARNERS[settings.learner], NeuralProcess)
+        unit = "squared units" if in_squares else "nats"
         label = f"Meta-training loss: {values[0]:.3f} at first, {values[-1]:.3f} at outer step {steps[-1]}."
         panels.append(figures.loss_curve(steps, values, best=at, end=end, unit=unit, label=label))
         keys = marks.loss_keys((steps[1] if len(steps) > 1 else 2 * steps[0]) - steps[0], smoothed=len(steps) >= 40)
@@ -34,7 +38,7 @@ def curve(settings: Settings, records: list[dict[str, Any]]) -> Section:
         label = f"Meta-validation: {value(best['validation'], best['ci95'], metric)} at best, at outer step {at}."
         mean, ci95 = [r["validation"] for r in judged], [r["ci95"] for r in judged]
         panels.append(figures.validation_curve(steps, mean, ci95, best=at, end=end, metric=metric, label=label))
-        fresh = "fresh tasks" if settings.tasks == "sinusoid" else "classes that are not trained on"
+        fresh = "fresh tasks" if settings.tasks in REGRESSION else "classes that are not trained on"
         caption.append(
             f"Meta-validation on {fresh}, with its ci95 as a band; the star and the dashed line mark the best one, at "
             f"outer step {at:,}, whose learner was kept."
@@ -55,7 +59,7 @@ def facts(
     folder: RunFolder, settings: Settings, records: list[dict[str, Any]], learner: Learner
 ) -> list[tuple[str, str]]:
     """The run at a glance: name → value."""
-    shape = f"{settings.shot}-shot" if settings.tasks == "sinusoid" else f"{settings.way}-way {settings.shot}-shot"
+    shape = f"{settings.shot}-shot" if settings.tasks in REGRESSION else f"{settings.way}-way {settings.shot}-shot"
     split = settings.split or _DEFAULT_SPLIT.get(settings.tasks)
     steps = max((r["step"] for r in records), default=0)
     best = _best([r for r in records if "validation" in r])

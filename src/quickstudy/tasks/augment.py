@@ -1,10 +1,49 @@
 """Random changes of examples that keep their class, for meta-training."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Several changes, one after the other.
+
+    Args:
+        changes: (examples, generator) → changed examples.
+    """
+
+    changes: tuple[Callable[[Tensor, torch.Generator], Tensor], ...]
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """(m, channels, h, w) → the same shape."""
+        for change in self.changes:
+            x = change(x, generator)
+        return x
+
+
+@dataclass(frozen=True)
+class RandomElastic:
+    """Bend each image at random, as different hands draw the same shape (Simard et al., ICDAR 2003).
+
+    Args:
+        strength: standard deviation of the displacements at the knots, as a fraction of half the image.
+        knots: of the grid of displacements along each side; between them they are interpolated smoothly.
+    """
+
+    strength: float = 0.05
+    knots: int = 5
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """(m, channels, h, w) → the same shape."""
+        m, _, h, w = x.shape
+        at_knots = self.strength * torch.randn(m, 2, self.knots, self.knots, generator=generator)
+        bend = F.interpolate(at_knots, size=(h, w), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+        still = F.affine_grid(torch.eye(2, 3).expand(m, 2, 3), [m, 1, h, w], align_corners=False)  # (m, h, w, 2)
+        return F.grid_sample(x, (still + bend).to(x.dtype), align_corners=False)
 
 
 @dataclass(frozen=True)

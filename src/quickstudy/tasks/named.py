@@ -5,10 +5,16 @@ from typing import Any
 
 from quickstudy.data import ClassData
 from quickstudy.episode import TaskDistribution
+from quickstudy.tasks.across_groups import AcrossGroups
 from quickstudy.tasks.class_tasks import ClassTasks
+from quickstudy.tasks.gaussian_process import GaussianProcess
 from quickstudy.tasks.sinusoid import Sinusoid
+from quickstudy.tasks.two_drawers import TwoDrawers
 
-TASKS = ("omniglot", "glyphs", "sinusoid")
+REGRESSION = {"sinusoid": Sinusoid, "gaussian_process": GaussianProcess}
+"""Tasks of numbers to predict, which take ``shot`` and ``queries``."""
+
+TASKS = ("omniglot", "omniglot_trials", "glyphs", *REGRESSION, "fsdd")
 PARTS = ("train", "validation", "test")
 
 
@@ -24,29 +30,46 @@ def named_tasks(
     """One part of a known task distribution.
 
     Args:
-        name: "omniglot" (split "vinyals" or "official"), "glyphs" (split "scripts") or "sinusoid" (no split).
-        part: "train", "validation" or "test"; for omniglot also "trainval" (vinyals) and "background" (official).
+        name: "omniglot" (split "vinyals" or "official"), "omniglot_trials" (split "official": 1-shot trials of two
+            drawers within an alphabet, 20-way unless said otherwise), "glyphs" (split "scripts"), "sinusoid" or
+            "gaussian_process" (no split), or "fsdd" (split "speakers", "across" or "digits": spoken digits, all of a
+            task from one speaker, or with "across" the queries from another one than the support set).
+        part: "train", "validation" or "test"; also "trainval" (vinyals, fsdd) and "background" (official).
         split: by default the first one named above.
         root: where the omniglot archives are; by default the data folder.
         rotations: turn every omniglot character by 90°, 180° and 270° into classes of their own; by default the
             protocol of the split (vinyals: yes, official: no).
-        settings: of ``ClassTasks``; sinusoids take ``shot`` and ``queries``.
+        settings: of ``ClassTasks``; those of numbers take ``shot`` and ``queries``.
     """
-    if name == "sinusoid":
+    if name in REGRESSION:
         if part not in PARTS:
-            raise ValueError(f"part {part!r} of sinusoid is not known; choose among {', '.join(PARTS)}")
-        return Sinusoid(**{key: settings[key] for key in ("shot", "queries") if key in settings})
+            raise ValueError(f"part {part!r} of {name} is not known; choose among {', '.join(PARTS)}")
+        return REGRESSION[name](**{key: settings[key] for key in ("shot", "queries") if key in settings})
     if name not in TASKS:
         raise ValueError(f"tasks {name!r} are not known; choose among {', '.join(TASKS)}")
-    return class_tasks(named_data(name, part, split=split, root=root, rotations=rotations), **settings)
+    if name == "omniglot_trials":
+        shape = {"way": 20, "shot": 1, "queries": 1, **settings}
+        if (shape["shot"], shape["queries"]) != (1, 1):
+            raise ValueError(
+                f"shot={shape['shot']}, queries={shape['queries']}; trials have 1 of each for a class: leave them out"
+            )
+        data = named_data("omniglot", part, split=split or "official", root=root, rotations=rotations)
+        return TwoDrawers(class_tasks(data, **{**shape, "within_group": True}))
+    data = named_data(name, part, split=split, root=root, rotations=rotations)
+    if name == "fsdd":
+        tasks = class_tasks(data, **{**settings, "within_group": True})
+        return AcrossGroups(tasks) if split == "across" else tasks
+    return class_tasks(data, **settings)
 
 
 def named_data(
     name: str, part: str, *, split: str | None = None, root: Path | None = None, rotations: bool | None = None
 ) -> ClassData:
-    """The examples behind ``named_tasks``, for omniglot and glyphs."""
-    from quickstudy.data import glyphs, omniglot  # here, because fonts and plots take long to import
+    """The examples behind ``named_tasks``, for omniglot, glyphs and fsdd."""
+    from quickstudy.data import fsdd, glyphs, omniglot  # here, because fonts and plots take long to import
 
+    if name == "fsdd":
+        return fsdd.split(fsdd.load(root), "speakers" if split in (None, "across") else split, part)
     if name == "glyphs":
         if split not in (None, "scripts"):
             raise ValueError(f"split {split!r} of glyphs is not known; choose 'scripts'")

@@ -1,0 +1,40 @@
+"""A learner by whatever a person calls it: a run folder, a file, or the name of one that ships in the package."""
+
+from pathlib import Path
+
+from quickstudy.learner import Learner
+from quickstudy.learners import LEARNERS, NearestNeighbour
+from quickstudy.runs import RunFolder
+from quickstudy.saving import load
+
+_FOLDER = Path(__file__).parent / "shipped"
+
+
+def shipped() -> dict[str, Path]:
+    """The trained learners in the package: name → file. Beside each file lies its model card, NAME.md."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors"))}
+
+
+def open_learner(name: str | Path) -> Learner:
+    """A trained learner in evaluation mode, in single precision.
+
+    Args:
+        name: a run folder, a learner file, the name of a learner that ships (``shipped()``), or "nearest_neighbour",
+            which needs no training. A name that is also a path in the current folder is taken as the path.
+
+    Raises:
+        ValueError: nothing of that name, or a file that ``load`` refuses.
+    """
+    if name == "nearest_neighbour":
+        return NearestNeighbour()
+    path = RunFolder(name).learner if Path(name).is_dir() else Path(name)
+    if path.exists():
+        return load(path)
+    if str(name) in shipped():
+        return load(shipped()[str(name)]).float()  # in the package, weights take two bytes each
+    hint = f"; train one first: quickstudy train --learner {name} --out runs/{name}" if name in LEARNERS else ""
+    names = ", ".join([*shipped(), "nearest_neighbour"])
+    raise ValueError(
+        f"{path} does not exist; required is a run folder with a learner in it, a learner file, or a name among "
+        f"{names}{hint}"
+    )

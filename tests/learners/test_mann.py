@@ -1,0 +1,169 @@
+"""MANN against its equations in slow loops."""
+
+import pytest
+import torch
+from torch import nn
+
+import quickstudy as q
+from quickstudy.learners import MANN
+
+SMALL = {"classes": 4, "features": 3, "width": 6, "slots": 5, "word": 4, "heads": 2, "shuffle": False}
+
+
+@pytest.fixture(autouse=True)
+def _double():
+    torch.set_default_dtype(torch.float64)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+    torch.set_default_dtype(torch.float32)
+
+
+def mann(**arguments) -> MANN:
+    return MANN(nn.Identity(), **{**SMALL, **arguments})
+
+
+def sequence(n: int = 7, way: int = 3) -> q.Labelled:
+    return q.Labelled(torch.randn(n, 3), q.one_hot(torch.arange(n) % way, way))
+
+
+def by_hand(learner: MANN, data: q.Labelled) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits of each step and the memory at the end, row by row and head by head."""
+    heads, slots, word, width = learner.heads, learner.slots, learner.word, learner.width
+    memory = torch.zeros(slots, word)
+    before, usage = [torch.zeros(slots) for _ in range(heads)], torch.zeros(slots)
+    shown = torch.zeros(3)
+    hidden, cell, label = torch.zeros(width), torch.zeros(width), torch.zeros(learner.classes)
+    vectors, logits = torch.zeros(heads, word), []
+    for x, y in zip(data.x, data.y, strict=True):
+        into = torch.cat([x, shown, label, vectors.flatten()])
+        if learner.controller == "lstm":
+            gates = learner.control(torch.cat([into, hidden]))
+            i, f, g, o = (gates[k * width : (k + 1) * width] for k in range(4))
+            cell = torch.sigmoid(f + 1) * cell + torch.sigmoid(i) * torch.tanh(g)
+            hidden = torch.sigmoid(o) * torch.tanh(cell)
+        else:
+            hidden = torch.relu(learner.control(into))
+        emitted = learner.emit(hidden).view(heads, -1)
+        free = sorted(range(slots), key=lambda i: (float(usage[i].detach()), i))[:heads]
+        reads, writes, words, new_vectors = [], [], [], []
+        for h in range(heads):
+            key, added = torch.tanh(emitted[h, :word]), torch.tanh(emitted[h, word : 2 * word])
+            beta = 1 + torch.log1p(torch.exp(emitted[h, 2 * word + 1])) if learner.sharpness else 1.0
+            cosines = [key @ row / ((key.norm() ** 2 + 1e-8) * (row.norm() ** 2 + 1e-8)).sqrt() for row in memory]
+            powers = [torch.exp(beta * c) for c in cosines]
+            w_read = torch.stack([p / sum(powers) for p in powers])
+            sigma = torch.sigmoid(emitted[h, 2 * word])
+            w_write = torch.stack(
+                [sigma * before[h][i] + (1 - sigma) * (1.0 if i == free[h] else 0.0) for i in range(slots)]
+            )
+            reads.append(w_read)
+            writes.append(w_write)
+            words.append(added)
+            new_vectors.append(torch.stack([w_read[i] * memory[i] for i in range(slots)]).sum(0))
+        vectors = torch.stack(new_vectors)
+        logits.append(learner.out(torch.cat([hidden, vectors.flatten()]))[: data.y.shape[1]])
+        new_memory = []
+        for i in range(slots):
+            row = torch.zeros(word) if i in free else memory[i]
+            for h in range(heads):
+                row = row + writes[h][i] * words[h]
+            new_memory.append(row)
+        memory = torch.stack(new_memory)
+        usage = torch.stack([learner.decay * usage[i] + sum(r[i] + w[i] for r, w in zip(reads, writes, strict=True))
+                             for i in range(slots)])  # fmt: skip
+        shown = x
+        before, label = reads, nn.functional.pad(y, (0, learner.classes - len(y)))
+    return torch.stack(logits), memory
+
+
+@pytest.mark.parametrize("arguments", [{}, {"controller": "feedforward"}, {"sharpness": False, "decay": 0.5}])
+def test_each_step_is_that_of_the_loop(arguments):
+    learner, data = mann(**arguments), sequence()
+    logits, memory = by_hand(learner, data)
+    torch.testing.assert_close(learner.walk(data), logits)
+    torch.testing.assert_close(learner.adapt(data).state.memory, memory)
+
+
+def test_least_used_rows_are_written_first_and_then_overwritten():
+    learner = mann(heads=1, slots=3)
+    with torch.no_grad():
+        learner.emit.bias[2 * learner.word] = -50.0  # σ(α) = 0: only least used rows are written
+    data = sequence()
+    after = [learner.adapt(q.Labelled(data.x[:n], data.y[:n])).state for n in (1, 2, 3, 4)]
+    assert [int((state.memory.abs().sum(-1) > 1e-9).sum()) for state in after] == [1, 2, 3, 3]
+    changed = ((after[3].memory - after[2].memory).abs() > 1e-9).any(-1)
+    assert changed.tolist() == [i == int(after[2].usage.argmin()) for i in range(3)]
+
+
+def test_a_query_is_the_next_step_of_the_support_sequence():
+    learner, data, new = mann(), sequence(), torch.randn(2, 3)
+    prediction = learner.predict(learner.adapt(data), new)
+    for x, row in zip(new, prediction, strict=True):
+        longer = q.Labelled(torch.cat([data.x, x[None]]), torch.cat([data.y, data.y[:1]]))
+        torch.testing.assert_close(row, learner.walk(longer)[-1])
+
+
+def test_padding_between_examples_changes_nothing():
+    learner, (x, y) = mann(), sequence(4)
+    padded = q.Labelled(torch.cat([x[:2], x[:1], x[2:]]), torch.cat([y[:2], torch.zeros(1, 3), y[2:]]))
+    for a, b in zip(learner.adapt(q.Labelled(x, y)).state, learner.adapt(padded).state, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_loss_counts_every_step_and_labels_come_one_step_late():
+    learner, data = mann().eval(), sequence()
+    episode = q.Episode(q.Labelled(data.x[:3], data.y[:3]), q.Labelled(data.x[3:], data.y[3:]))
+    logits, _ = by_hand(learner, data)
+    each = torch.stack([-row.log_softmax(-1)[y.argmax()] for row, y in zip(logits, data.y, strict=True)])
+    torch.testing.assert_close(learner.meta_loss(episode), each.mean())
+    other = q.Labelled(data.x, torch.cat([data.y[:3], data.y[3:4].roll(1), data.y[4:]]))
+    assert torch.equal(learner.walk(other)[:4], learner.walk(data)[:4])
+    assert not torch.equal(learner.walk(other)[4], learner.walk(data)[4])
+
+
+def test_order_and_slots_are_drawn_in_training_alone():
+    learner, data = mann(shuffle=True), sequence()
+    episode = q.Episode(q.Labelled(data.x[:3], data.y[:3]), q.Labelled(data.x[3:], data.y[3:]))
+    losses = {float(learner.train().meta_loss(episode).detach()) for _ in range(3)}
+    assert len(losses) == 3
+    assert learner.eval().meta_loss(episode) == learner.meta_loss(episode)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        again = [learner.train().meta_loss(episode) for _ in range(2)]
+        torch.manual_seed(5)
+        assert torch.equal(torch.stack(again), torch.stack([learner.meta_loss(episode) for _ in range(2)]))
+
+
+def test_more_classes_than_slots_are_refused():
+    with pytest.raises(ValueError, match="5 classes for a learner with 4 label slots"):
+        mann().adapt(sequence(5, 5))
+    with pytest.raises(ValueError, match="two classes or more"):
+        mann().adapt(sequence(3, 1))
+
+
+def test_bad_arguments_are_refused():
+    for bad in ({"classes": 1}, {"slots": 1}, {"decay": 1.5}, {"heads": 0}):
+        with pytest.raises(ValueError, match="as many slots as heads"):
+            mann(**bad)
+    with pytest.raises(ValueError, match="lstm"):
+        mann(controller="gru")
+    with pytest.raises(ValueError, match="features="):
+        mann(features=0)
+
+
+@pytest.mark.parametrize("value", [1.0, 0.0])
+def test_examples_that_are_all_alike_give_finite_numbers(value):
+    x = torch.full((6, 3), value)
+    learner, y = mann(), q.one_hot(torch.tensor([0, 0, 2, 2, 0, -1]), 3)  # class 1 has no support
+    prediction = learner.predict(learner.adapt(q.Labelled(x, y)), x[:1])
+    assert torch.isfinite(prediction).all()
+    assert float(prediction.softmax(-1)[0, 1].detach()) == 0
+    prediction[0, 0].backward()
+    assert all(bool(torch.isfinite(p.grad).all()) for p in learner.parameters() if p.grad is not None)
+
+
+def test_a_thousand_support_examples_give_finite_numbers():
+    learner, data = mann(), sequence(1000)
+    with torch.no_grad():
+        assert torch.isfinite(learner.predict(learner.adapt(data), data.x[:1])).all()
