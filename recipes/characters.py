@@ -1,7 +1,7 @@
 """The learner ``characters`` that ships in the package: a small residual network trained on all pairs of each task.
 
-    python recipes/characters.py --seed 0                       # Omniglot, Vinyals split
-    python recipes/characters.py --seed 0 --split background    # the 30 background alphabets alone
+    python recipes/characters.py --seed 0                                     # Omniglot, Vinyals split
+    python recipes/characters.py --seed 0 --split background --steps 10000    # the 30 background alphabets alone
 
 Trains on the 1,200 train and validation characters (or the 964 of the background alphabets) with their rotations: 64
 classes with 4 drawings each a step, bent and moved at random, bfloat16 products. Nothing is selected: the last step

@@ -68,7 +68,11 @@ def train(name: str, tasks: Any, args: Args) -> tuple[NeuralProcess, dict[str, A
     torch.default_generator.manual_seed(args.seed)  # initial weights are drawn by torch's own layers
     learner = LEARNERS[name](width=args.width)
     optimizer = torch.optim.Adam(learner.parameters(), lr=args.lr)
-    optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(learner.parameters(), args.clip) and None)
+
+    def clip(*_: Any) -> None:
+        nn.utils.clip_grad_norm_(learner.parameters(), args.clip)
+
+    optimizer.register_step_pre_hook(clip)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
     began, cpu, losses = time.perf_counter(), time.process_time(), []
     for step in qs.meta_train(

@@ -38,6 +38,7 @@ class Args:
             augment=True,
             steps=self.steps,
             lr=1e-3,
+            options={"combine": "mean"},  # the same at 1 shot, and serves others
             validation_way=20,
             seed=self.seed,
         )

@@ -42,13 +42,13 @@ def record_scores(
         episodes: of each way.
         learner: made of the run's, if it is another one.
         called: what the line calls it; by default as in the settings.
-        tasks: judged on other tasks of the same split than the run trained on.
+        tasks: judged on other tasks of the same split than the run trained on, by the protocol of those.
     """
     settings = folder.settings()
     shape = {"way": settings.way, "shot": settings.shot, "steps": settings.steps, "seed": settings.seed}
     facts = {"training": {**shape, **folder.cost()}, "versions": folder.read_config()["versions"]}
-    settings = dataclasses.replace(settings, tasks=tasks or settings.tasks)
-    _record(learner or load(folder.learner), called or settings.learner, settings, name, ways, episodes, facts)
+    judged = settings if tasks is None else dataclasses.replace(settings, tasks=tasks, rotations=None)
+    _record(learner or load(folder.learner), called or settings.learner, settings, name, ways, episodes, facts, judged)
 
 
 def record_fixed(
@@ -66,16 +66,18 @@ def _record(
     ways: tuple[int, ...],
     episodes: int,
     facts: dict[str, Any],
+    judged: Settings | None = None,
 ) -> None:
     """One line for each way, at 1 shot and 15 queries; sinusoids have way 0, and the shot of their training."""
+    judged = judged or settings
     for way in ways:
-        shape = {"way": way, "shot": 1, "queries": 1 if settings.tasks == "omniglot_trials" else 15} if way else {}
+        shape = {"way": way, "shot": 1, "queries": 1 if judged.tasks == "omniglot_trials" else 15} if way else {}
         generator = torch.Generator().manual_seed(0)
-        score = evaluate(learner, settings.part("test", **shape), episodes=episodes, generator=generator)
+        score = evaluate(learner, judged.part("test", **shape), episodes=episodes, generator=generator)
         line = {
             "learner": called,
-            "tasks": settings.tasks,
-            "split": settings.split,
+            "tasks": judged.tasks,
+            "split": judged.split,
             **score.as_dict(),
             "parameters": sum(p.numel() for p in learner.parameters()),
             **facts,

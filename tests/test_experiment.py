@@ -5,13 +5,14 @@ import json
 import math
 import signal
 
+import numpy as np
 import pytest
 import torch
 
 import quickstudy as q
-from quickstudy import experiment
+from quickstudy import experiment, report
 from quickstudy.backbones import ConvMaps, WithLinear
-from quickstudy.data import glyphs
+from quickstudy.data import ClassData, glyphs, omniglot
 from quickstudy.episode import task
 from quickstudy.evaluation import Score
 from quickstudy.experiment import build, train
@@ -270,13 +271,13 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"learner": "protonet"}, "sinusoids are numbers to predict: use maml"),
+        ({"learner": "protonet"}, "sinusoid has numbers to predict: use maml"),
         ({"learner": "linear_probe"}, "sinusoid are no classes: use maml"),
         ({"learner": "nearest_neighbour"}, "nothing to train"),
         ({"learner": "mammal"}, "'mammal' is not known; choose among protonet, .*maml"),
         ({"backbone": "conv4"}, "conv4 reads images.*use backbone 'mlp'"),
         ({"backbone": "resnet"}, "backbone='resnet'; choose among conv4, mlp, resnet12, resnet18, small_resnet"),
-        ({"precision": "bfloat16"}, "precision='bfloat16' is for resnet12, resnet18, small_resnet: leave it out"),
+        ({"precision": "bfloat16"}, "precision='bfloat16' does not survive an inner loop: leave it out"),
         ({"elastic": True}, "augment changes images"),
         ({"augment": True}, "augment changes images"),
         ({"optimizer": "lion"}, "optimizer='lion'.*choose the optimizer among adam, adamw, sgd"),
@@ -336,7 +337,7 @@ def test_options_are_arguments_of_the_learner_and_shape_settings_reach_one_that_
         ({"options": {"size": 2}}, r"\['size'\] are no arguments of fixed; it takes way, scale, inner_lr"),
         ({"inner_lr": 0.3}, r"inner_lr=0\.3 was given, and fixed has no such setting: say --option inner_lr="),
         ({"inner_steps": 7}, "inner_steps=7 was given, and fixed has no such setting: leave it out"),
-        ({"tasks": "sinusoid"}, "fixed classifies, and sinusoids are numbers to predict: use maml"),
+        ({"tasks": "sinusoid"}, "fixed classifies, and sinusoid has numbers to predict: use maml"),
     ):
         changed = dataclasses.replace(settings, **change)
         with pytest.raises(ValueError, match=words):
@@ -374,4 +375,35 @@ def test_the_networks_of_an_inner_loop_are_those_of_the_settings():
         assert getattr(built, "head", None) == kept
     settings = dataclasses.replace(PROTONET, learner="imaml", mode="recompute")
     with pytest.raises(ValueError, match="mode='recompute' was given, and imaml has no such setting: leave it out"):
+        build(settings, settings.part("train"))
+
+
+def drawn_omniglot(root=None, *, rotations: bool = False) -> ClassData:
+    """Three made characters of every alphabet by three drawers."""
+    names = [f"{a}/character{i:02d}" for a in (*omniglot.BACKGROUND, *omniglot.EVALUATION) for i in (1, 2, 3)]
+    x = np.random.default_rng(0).integers(0, 256, (3 * len(names), 1, 28, 28), dtype=np.uint8)
+    return ClassData(x, np.arange(len(names)).repeat(3), tuple(names), tuple(n.split("/")[0] for n in names))
+
+
+def test_tasks_drawn_in_a_way_of_their_own_train_with_augmentation_resume_and_report(tmp_path, monkeypatch):
+    monkeypatch.setattr(omniglot, "load", drawn_omniglot)
+    settings = dataclasses.replace(PROTONET, tasks="omniglot_trials", split="official", queries=15, elastic=True)
+    settings = dataclasses.replace(settings, way=2, validation_way=2)
+    folder = train(settings, tmp_path / "run")
+    assert folder.read_config()["data_sha256"]
+    train(dataclasses.replace(settings), tmp_path / "run", resume=True)
+    page = report.write(folder, episodes=3).read_text()
+    assert "Mean squared error ±" not in page
+    assert "2-way 1-shot" in page
+
+
+def test_a_precision_that_an_inner_loop_does_not_survive_and_a_network_without_context_are_refused():
+    settings = dataclasses.replace(PROTONET, learner="maml", backbone="resnet12", precision="bfloat16")
+    with pytest.raises(ValueError, match="'bfloat16' does not survive an inner loop"):
+        build(settings, settings.part("train"))
+    settings = dataclasses.replace(PROTONET, precision="bfloat16")
+    with pytest.raises(ValueError, match="'bfloat16' is for resnet12, resnet18, small_resnet: leave it out"):
+        build(settings, settings.part("train"))
+    settings = dataclasses.replace(PROTONET, learner="cavia", backbone="resnet12")
+    with pytest.raises(ValueError, match="cavia's network reads its context: choose conv4 or mlp"):
         build(settings, settings.part("train"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import quickstudy as q
-from quickstudy.functional import mask_absent, prototypes, squared_euclidean
+from quickstudy.functional import mask_absent, normalised, prototypes, squared_euclidean
 
 
 def test_prototypes_are_class_means(generator):
@@ -48,3 +48,21 @@ def test_learners_of_classes_refuse_numbers_as_targets(learner, generator):
     support = q.Sinusoid().sample(1, generator=generator).support
     with pytest.raises(ValueError, match=r"\(10, 1\).*one-hot.*MAML\(network, head=None\)"):
         learner.adapt(q.Labelled(support.x[0], support.y[0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_rows_of_unit_length_at_any_size_and_zero_stays_zero_with_a_finite_derivative(dtype):
+    z = torch.tensor([[300.0, 400.0], [3e-3, 4e-3], [0.0, 0.0]], dtype=dtype, requires_grad=True)
+    unit = normalised(z)
+    expected = torch.tensor([[0.6, 0.8], [0.6, 0.8], [0.0, 0.0]], dtype=dtype)
+    torch.testing.assert_close(unit, expected, rtol=1e-3, atol=1e-3)
+    unit.float().sum().backward()
+    assert z.grad is not None
+    if dtype != torch.float16:
+        assert bool(torch.isfinite(z.grad).all())
+
+
+def test_the_derivative_of_unit_length_is_right():
+    z = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(normalised, z)
+    assert torch.autograd.gradgradcheck(normalised, z)

@@ -18,7 +18,7 @@ def test_a_folder_and_a_file_are_opened(tmp_path):
         assert not found.training
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", ["characters", "characters_background"])
 def test_what_ships_is_small_in_single_precision_and_has_a_card(name):
     learner, path = open_learner(name), shipped()[name]
     assert path.stat().st_size <= 3_000_000

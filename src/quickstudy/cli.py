@@ -341,6 +341,12 @@ def _write_report(folder: RunFolder, **options: Any) -> None:
 
 
 def _download(name: str, root: Path | None, url: str, lists_url: str) -> Path:
+    if name == "fsdd":
+        raise ValueError(
+            "fsdd is not fetched by this command: put the folder recordings of "
+            "github.com/Jakobovski/free-spoken-digit-dataset, or recordings.zip of it, into the folder fsdd of the "
+            "data folder, and leave --download out"
+        )
     if name != "omniglot":
         raise ValueError(f"{name} are rendered on this machine and need no download: leave --download out")
     with Progress(console=err) as bar:

@@ -32,7 +32,7 @@ from quickstudy.outer import Strategy, fastest_strategy, unrolled
 from quickstudy.process import deferred_interrupts
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import load, save
-from quickstudy.tasks import AllClasses, ClassTasks, InTurn, RandomAffine, RandomElastic
+from quickstudy.tasks import AllClasses, ClassTasks, InTurn, RandomAffine, RandomElastic, examples_of
 from quickstudy.tasks.named import REGRESSION
 from quickstudy.training import meta_train, settle_statistics
 
@@ -172,22 +172,23 @@ def build(settings: Settings, tasks: TaskDistribution) -> tuple[Learner, Learner
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)  # initial weights are drawn by torch's own layers
         if issubclass(cls, _BY_CLASSIFICATION):
-            if not isinstance(tasks, ClassTasks):
+            examples = examples_of(tasks)
+            if examples is None:
                 raise ValueError(f"{settings.learner} classifies, and {settings.tasks} are no classes: use maml")
             learner = _learner(cls, settings, tasks)
-            classifier = Classifier(cast(Any, learner).backbone, len(tasks))
-            return classifier, learner, AllClasses(tasks, batch=settings.way * settings.queries)
+            classifier = Classifier(cast(Any, learner).backbone, len(examples))
+            return classifier, learner, AllClasses(examples, batch=settings.way * settings.queries)
         learner = _learner(cls, settings, tasks)
         return learner, learner, tasks
 
 
 def _augmented(tasks: TaskDistribution, elastic: bool) -> TaskDistribution:
     """The same tasks with random affine changes of their images, and bent ones if asked for."""
-    if isinstance(tasks, AllClasses):
-        return dataclasses.replace(tasks, tasks=_augmented(tasks.tasks, elastic))
-    if not isinstance(tasks, ClassTasks) or tasks.x.ndim != 4:
+    examples = examples_of(tasks)
+    if examples is None or examples.x.ndim != 4:
         raise ValueError("augment changes images, and these tasks have none: leave it out")
-    return tasks.replace(augment=InTurn((RandomAffine(), RandomElastic())) if elastic else RandomAffine())
+    examples = examples.replace(augment=InTurn((RandomAffine(), RandomElastic())) if elastic else RandomAffine())
+    return examples if isinstance(tasks, ClassTasks) else dataclasses.replace(cast(Any, tasks), tasks=examples)
 
 
 def build_backbone(settings: Settings, tasks: TaskDistribution) -> nn.Module:
@@ -217,8 +218,7 @@ def build_backbone(settings: Settings, tasks: TaskDistribution) -> nn.Module:
 def _learner(cls: type[Learner], settings: Settings, tasks: TaskDistribution) -> Learner:
     """The learner on its network, with those of the settings and options that its constructor takes by name."""
     if settings.tasks in REGRESSION and not issubclass(cls, _PREDICTS_NUMBERS):
-        what = {"sinusoid": "sinusoids", "gaussian_process": "draws of a gaussian process"}[settings.tasks]
-        raise ValueError(f"{settings.learner} classifies, and {what} are numbers to predict: use maml")
+        raise ValueError(f"{settings.learner} classifies, and {settings.tasks} has numbers to predict: use maml")
     taken = _arguments_of(cls)[1:]  # the first is the network
     unknown = set(settings.options) - set(taken)
     if unknown:
@@ -270,6 +270,8 @@ def _from_settings(cls: type[Learner], settings: Settings, taken: list[str]) -> 
     if issubclass(cls, _WITH_INNER_LOOP):
         refused = {"first_order", "adapts", "mode"} - set(taken)
         given["backbone_frozen"] = settings.init is not None  # of LEO, which expects features that were trained before
+        if settings.precision != "float32":
+            raise ValueError(f"precision={settings.precision!r} does not survive an inner loop: leave it out")
     else:
         refused, given = set(given), {"way": settings.way, "shot": settings.shot}
     for field in dataclasses.fields(Settings):
@@ -284,6 +286,8 @@ def _from_settings(cls: type[Learner], settings: Settings, taken: list[str]) -> 
 
 def _cavia_network(settings: Settings, tasks: TaskDistribution) -> nn.Module:
     """CAVIA's network reads the context as well: further numbers of a vector, further channels of an image."""
+    if settings.backbone not in ("conv4", "mlp"):
+        raise ValueError(f"backbone={settings.backbone!r}; cavia's network reads its context: choose conv4 or mlp")
     shape = tuple(tasks.sample(1, generator=torch.Generator().manual_seed(0)).support.x.shape[2:])
     context = int(settings.options.get("context", 5))
     if settings.backbone == "mlp":
@@ -383,7 +387,8 @@ def _validate(learner: Learner, tasks: TaskDistribution, settings: Settings, *, 
 def _same_data(folder: RunFolder, tasks: TaskDistribution) -> None:
     """Refuse to go on with other examples than the run began with."""
     began = folder.read_config().get("data_sha256")
-    if isinstance(tasks, ClassTasks) and began not in (None, tasks.checksum()):
+    examples = examples_of(tasks)
+    if examples is not None and began not in (None, examples.checksum()):
         raise ValueError(
             f"{folder.path} was trained on other data than those found now (their SHA-256 differ): point --root or "
             "QUICKSTUDY_DATA to the same ones, or start a new run"
@@ -397,10 +402,10 @@ def _facts(settings: Settings, tasks: TaskDistribution) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    data = tasks.checksum() if isinstance(tasks, ClassTasks) else None
+    examples = examples_of(tasks)
     return {
         "versions": versions,
-        "data_sha256": data,
+        "data_sha256": None if examples is None else examples.checksum(),
         "machine": {"threads": torch.get_num_threads(), "processor": platform.machine()},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }

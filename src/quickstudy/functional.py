@@ -57,7 +57,8 @@ def mask_absent(logits: Tensor, y: Tensor) -> Tensor:
 
 def normalised(z: Tensor) -> Tensor:
     """z (n, d) with rows of unit length; a row of zeros stays zero, with a finite derivative."""
-    return z * z.square().sum(-1, keepdim=True).clamp(min=1e-12).rsqrt()
+    z = z / z.abs().amax(-1, keepdim=True).detach().clamp(min=1e-3)  # squares of half precision would leave its range
+    return z * z.square().sum(-1, keepdim=True).clamp(min=1e-6).rsqrt()
 
 
 def ridge(x: Tensor, y: Tensor, strength: Tensor | float, weights: Tensor | None = None) -> Tensor:

@@ -16,11 +16,11 @@ def shipped() -> dict[str, Path]:
 
 
 def open_learner(name: str | Path) -> Learner:
-    """A trained learner in evaluation mode, in single precision.
+    """A trained learner in evaluation mode; one that ships, whose file holds half precision, in single precision.
 
     Args:
         name: a run folder, a learner file, the name of a learner that ships (``shipped()``), or "nearest_neighbour",
-            which needs no training. A name that is also a path in the current folder is taken as the path.
+            which needs no training. The name of one that ships is taken as a path if there is such a file or folder.
 
     Raises:
         ValueError: nothing of that name, or a file that ``load`` refuses.
@@ -28,10 +28,11 @@ def open_learner(name: str | Path) -> Learner:
     if name == "nearest_neighbour":
         return NearestNeighbour()
     path = RunFolder(name).learner if Path(name).is_dir() else Path(name)
+    if not path.exists() and str(name) in shipped():
+        path = shipped()[str(name)]
     if path.exists():
-        return load(path)
-    if str(name) in shipped():
-        return load(shipped()[str(name)]).float()  # in the package, weights take two bytes each
+        learner = load(path)
+        return learner.float() if path in shipped().values() else learner
     hint = f"; train one first: quickstudy train --learner {name} --out runs/{name}" if name in LEARNERS else ""
     names = ", ".join([*shipped(), "nearest_neighbour"])
     raise ValueError(

@@ -82,6 +82,8 @@ class Settings:
     def part(self, part: str, **changes: Any) -> TaskDistribution:
         """The tasks of one part, in the training shape unless changed."""
         settings = {"way": self.way, "shot": self.shot, "queries": self.queries, "within_group": self.within_group}
+        if self.tasks == "omniglot_trials" and self.queries == type(self).queries:
+            del settings["queries"]  # trials have their own number
         return named_tasks(
             self.tasks,
             part,

@@ -121,7 +121,13 @@ def test_channels_last_and_autocast_train(build, generator):
     learner = q.ProtoNet(build())
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
     tasks = q.ClassTasks(torch.rand(24, 1, 32, 32, generator=generator), [i // 6 for i in range(24)], way=3, queries=3)
+    seen = []
+    first = next(m for m in learner.modules() if isinstance(m, q.backbones.norm.Standardize))
+    hook = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
     with torch.autocast("cpu", torch.bfloat16):
+        learner.backbone.train()(x)
+        hook.remove()
+        assert seen == [torch.bfloat16]
         for done in q.meta_train(learner, tasks, optimizer, steps=2, meta_batch=1, generator=generator):
             assert done.loss > 0
     norms = [m for m in learner.modules() if isinstance(m, q.backbones.norm.Standardize)]

@@ -31,12 +31,11 @@ def by_hand(learner: MANN, data: q.Labelled) -> tuple[torch.Tensor, torch.Tensor
     """The logits of each step and the memory at the end, row by row and head by head."""
     heads, slots, word, width = learner.heads, learner.slots, learner.word, learner.width
     memory = torch.zeros(slots, word)
-    before, usage = [torch.zeros(slots) for _ in range(heads)], torch.zeros(slots)
-    shown = torch.zeros(3)
+    used_before, written_before = torch.zeros(slots), torch.zeros(slots)
     hidden, cell, label = torch.zeros(width), torch.zeros(width), torch.zeros(learner.classes)
     vectors, logits = torch.zeros(heads, word), []
     for x, y in zip(data.x, data.y, strict=True):
-        into = torch.cat([x, shown, label, vectors.flatten()])
+        into = torch.cat([x, label, vectors.flatten()])
         if learner.controller == "lstm":
             gates = learner.control(torch.cat([into, hidden]))
             i, f, g, o = (gates[k * width : (k + 1) * width] for k in range(4))
@@ -44,36 +43,34 @@ def by_hand(learner: MANN, data: q.Labelled) -> tuple[torch.Tensor, torch.Tensor
             hidden = torch.sigmoid(o) * torch.tanh(cell)
         else:
             hidden = torch.relu(learner.control(into))
-        emitted = learner.emit(hidden).view(heads, -1)
-        free = sorted(range(slots), key=lambda i: (float(usage[i].detach()), i))[:heads]
-        reads, writes, words, new_vectors = [], [], [], []
+        emitted = learner.emit(torch.cat([hidden, x])).view(heads, -1)
+        reads, sigmas, keys, new_vectors = [], [], [], []
         for h in range(heads):
-            key, added = torch.tanh(emitted[h, :word]), torch.tanh(emitted[h, word : 2 * word])
-            beta = 1 + torch.log1p(torch.exp(emitted[h, 2 * word + 1])) if learner.sharpness else 1.0
-            cosines = [key @ row / ((key.norm() ** 2 + 1e-8) * (row.norm() ** 2 + 1e-8)).sqrt() for row in memory]
+            key = torch.tanh(emitted[h, :word])
+            beta = 1 + torch.log1p(torch.exp(emitted[h, word + 1])) if learner.sharpness else 1.0
+            cosines = [key @ row / ((key.norm() ** 2 + 1e-2) * (row.norm() ** 2 + 1e-2)).sqrt() for row in memory]
             powers = [torch.exp(beta * c) for c in cosines]
-            w_read = torch.stack([p / sum(powers) for p in powers])
-            sigma = torch.sigmoid(emitted[h, 2 * word])
-            w_write = torch.stack(
-                [sigma * before[h][i] + (1 - sigma) * (1.0 if i == free[h] else 0.0) for i in range(slots)]
-            )
-            reads.append(w_read)
-            writes.append(w_write)
-            words.append(added)
-            new_vectors.append(torch.stack([w_read[i] * memory[i] for i in range(slots)]).sum(0))
+            reads.append(torch.stack([p / sum(powers) for p in powers]))
+            sigmas.append(torch.sigmoid(emitted[h, word]))
+            keys.append(key)
+            new_vectors.append(torch.stack([reads[h][i] * memory[i] for i in range(slots)]).sum(0))
         vectors = torch.stack(new_vectors)
         logits.append(learner.out(torch.cat([hidden, vectors.flatten()]))[: data.y.shape[1]])
-        new_memory = []
+
+        label = nn.functional.pad(y, (0, learner.classes - len(y)))
+        used = torch.stack([learner.decay * used_before[i] + sum(r[i] for r in reads) + written_before[i]
+                            for i in range(slots)])  # fmt: skip
+        free = sorted(range(slots), key=lambda i: (float(used[i].detach()), i))[:heads]
+        codes = (learner.bind.weight @ label).view(heads, word)
+        new_memory, written_before = [], torch.zeros(slots)
         for i in range(slots):
             row = torch.zeros(word) if i in free else memory[i]
             for h in range(heads):
-                row = row + writes[h][i] * words[h]
+                w_write = sigmas[h] * reads[h][i] + (1 - sigmas[h]) * (1.0 if i == free[h] else 0.0)
+                row = row + w_write * (keys[h] + codes[h])
+                written_before = written_before + w_write * (torch.arange(slots) == i)
             new_memory.append(row)
-        memory = torch.stack(new_memory)
-        usage = torch.stack([learner.decay * usage[i] + sum(r[i] + w[i] for r, w in zip(reads, writes, strict=True))
-                             for i in range(slots)])  # fmt: skip
-        shown = x
-        before, label = reads, nn.functional.pad(y, (0, learner.classes - len(y)))
+        memory, used_before = torch.stack(new_memory), used
     return torch.stack(logits), memory
 
 
@@ -88,12 +85,37 @@ def test_each_step_is_that_of_the_loop(arguments):
 def test_least_used_rows_are_written_first_and_then_overwritten():
     learner = mann(heads=1, slots=3)
     with torch.no_grad():
-        learner.emit.bias[2 * learner.word] = -50.0  # σ(α) = 0: only least used rows are written
+        learner.emit.bias[learner.word] = -50.0  # σ(α) = 0: only least used rows are written
     data = sequence()
     after = [learner.adapt(q.Labelled(data.x[:n], data.y[:n])).state for n in (1, 2, 3, 4)]
     assert [int((state.memory.abs().sum(-1) > 1e-9).sum()) for state in after] == [1, 2, 3, 3]
     changed = ((after[3].memory - after[2].memory).abs() > 1e-9).any(-1)
     assert changed.tolist() == [i == int(after[2].usage.argmin()) for i in range(3)]
+
+
+def test_an_untrained_memory_answers_by_content():
+    """The label is already in the row that a key like its own finds: training does not have to discover binding."""
+    learner = MANN(nn.Identity(), classes=5, features=64, shuffle=False)
+    x = torch.randn(5, 64)
+    state = learner.adapt(q.Labelled(x, torch.eye(5))).state
+    new = x + 0.3 * torch.randn(5, 64)
+    with torch.no_grad():
+        codes = learner.bind.weight.view(4, -1, 5)  # (heads, word, classes)
+        votes = torch.einsum("nhw,hwc->nc", learner._look(state, new).vectors, codes)
+    votes = votes - votes.mean(0)
+    assert votes.argmax(-1).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_last_support_example_is_in_memory():
+    learner, data = mann(), sequence(3)
+    before = learner.adapt(q.Labelled(data.x[:2], data.y[:2])).state.memory
+    assert not torch.equal(learner.adapt(data).state.memory, before)
+
+
+def test_a_sequence_without_examples_leaves_the_empty_memory():
+    learner, data = mann(), sequence(0)
+    assert learner.walk(data).shape == (0, 3)
+    assert torch.equal(learner.adapt(data).state.memory, torch.zeros(5, 4))
 
 
 def test_a_query_is_the_next_step_of_the_support_sequence():

@@ -31,6 +31,17 @@ X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
         (lambda x: x.expand(3, 4).exp() + x.detach().exp(), [_aten.exp.default, _aten.add.Tensor]),
         (lambda x: x.expand(2, 3, 4).exp(), [_aten.expand.default, _aten.exp.default]),
         (lambda x: x.sum(0) + x.sum(1, keepdim=True), [_aten.sum.dim_IntList, _aten.sum.dim_IntList, _aten.add.Tensor]),
+        # what is not dense becomes dense in a product, which a view and the order of a sum rely on
+        (
+            lambda x: _aten.mul.Scalar(x[:, :1].expand(3, 4), 1).view(12).exp(),
+            [_aten.slice.Tensor, _aten.expand.default, _aten.mul.Scalar, _aten.view.default, _aten.exp.default],
+        ),
+        (lambda x: (x[:, :2] ** 1).view(6), [_aten.slice.Tensor, _aten.pow.Tensor_Scalar, _aten.view.default]),
+        (
+            lambda x: (x * 0.0).sign() + (x * -0.0).sign(),
+            [_aten.mul.Tensor, _aten.sign.default, _aten.mul.Tensor, _aten.sign.default, _aten.add.Tensor],
+        ),
+        (lambda x: x.sum().transpose(0, -1).transpose(0, -1), [_aten.sum.default]),
         (lambda x: x + 0, [_aten.add.Tensor]),  # it turns −0 into 0
         (lambda x: x.to(torch.float64), [_aten._to_copy.default]),
     ],

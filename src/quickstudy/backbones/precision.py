@@ -1,6 +1,6 @@
 """Training in bfloat16, where a processor multiplies it faster."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
@@ -24,4 +24,6 @@ def training_precision(module: nn.Module, precision: str, x: Tensor) -> Abstract
 
     Not for inner loops: their second derivatives do not survive it.
     """
-    return torch.autocast(x.device.type, torch.bfloat16, enabled=module.training and precision == "bfloat16")
+    if not (module.training and precision == "bfloat16"):
+        return nullcontext()  # a disabled autocast would switch off the caller's
+    return torch.autocast(x.device.type, torch.bfloat16)

@@ -85,7 +85,8 @@ class ResNet18(nn.Module):
         ValueError: at construction, no widths, or an unknown norm; in use, images of other channels or too small: with
             four widths at least 8×8, and 32×32 with ``small_images=False``.
 
-    Differs from the paper: no linear layer at the end; statistics of normalisation as in ``Standardize``.
+    Differs from the paper: shortcuts of another shape are projections (its option B); no linear layer at the end;
+    statistics of normalisation as in ``Standardize``.
     """
 
     def __init__(
@@ -153,11 +154,12 @@ class SmallResNet(nn.Module):
         precision: Precision = "float32",
     ):
         super().__init__()
-        _require((stem, *widths), norm)
+        _require(widths, norm)
+        _require((stem,), norm)
         require_precision(precision)
         self.precision = precision
         self.in_channels, self.stem, self.widths, self.norm = in_channels, stem, tuple(widths), norm
-        self.out_features = (stem, *widths)[-1]
+        self.out_features = widths[-1]
         self.first = nn.Sequential(
             _Convolution(in_channels, stem, 5), _Normalise(stem, norm), nn.ReLU(), nn.MaxPool2d(2)
         )
@@ -261,7 +263,7 @@ class _Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         k = self.size
-        if x.shape[1] > 4 or k == 1:
+        if x.shape[1] > 4 or k not in (3, 5) or x.device.type != "cpu" or len(x) == 0:
             return F.conv2d(x, self.weight, stride=self.stride, padding=k // 2)
         windows = F.pad(x, [k // 2] * 4).unfold(2, k, self.stride).unfold(3, k, self.stride)  # (n, c, h, w, k, k)
         n, _, h, w = windows.shape[:4]

@@ -85,8 +85,10 @@ def log_mel(
         (..., bands, frames), 1 + (samples − frame) // hop of them, in nats of power; the lowest band first.
 
     Raises:
-        ValueError: fewer samples than a frame, or filters that ``mel_filters`` refuses.
+        ValueError: whole numbers, fewer samples than a frame, or filters that ``mel_filters`` refuses.
     """
+    if not x.is_floating_point():
+        raise ValueError(f"samples of type {x.dtype}; required are numbers in [-1, 1]: divide 16-bit samples by 32768")
     if x.shape[-1] < frame or hop < 1 or not floor > 0:
         raise ValueError(
             f"{x.shape[-1]} samples in frames of {frame} with hop={hop} and floor={floor}; required are as many "

@@ -99,6 +99,8 @@ class InContext(Learner[Memory]):
         for last in (self.query, self.key):
             last.weight.copy_(torch.eye(self.width))
         for block, label in zip(self.blocks, self.label, strict=True):
+            assert isinstance(block, AttentionBlock)
+            assert isinstance(label, nn.Linear)
             for p in (block.attend.join.weight, block.narrow.weight, block.narrow.bias, label.weight, label.bias):
                 p.mul_(_START)
 

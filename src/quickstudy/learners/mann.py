@@ -6,15 +6,17 @@ Memory-Augmented Neural Networks. ICML 2016, arXiv:1605.06065.
 A task is a sequence (x_1, 0), (x_2, y_1), (x_3, y_2), ...: the label of an example comes one step after it. A
 controller reads the pair and gives, for each head, a key k_t and a gate α. With a memory M of N rows and n heads:
 
-    K(k_t, M(i)) = k_t · M(i) / (‖k_t‖ ‖M(i)‖)                        (2)
-    w^r_t = softmax(β_t K(k_t, M_{t−1}))                              (3), with β_t = 1
-    r_t = Σ_i w^r_t(i) M_{t−1}(i)                                     (4)
+    K(k_t, M_t(i)) = k_t · M_t(i) / (‖k_t‖ ‖M_t(i)‖)                  (2)
+    w^r_t = softmax(β_t K(k_t, M_t))                                  (3), in the paper β_t = 1
+    r_t = Σ_i w^r_t(i) M_t(i)                                         (4)
     w^u_t = γ w^u_{t−1} + w^r_t + w^w_t                               (5), summed over the heads
     w^lu_t(i) = 1 for the n rows of least w^u_t(i), otherwise 0       (6)
-    w^w_t = σ(α) w^r_{t−1} + (1 − σ(α)) w^lu_{t−1}                    (7)
-    M_t(i) = M_{t−1}(i) + w^w_t(i) a_t                                (8), with a_t = k_t, after erasing
+    w^w_{t+1} = σ(α) w^r_t + (1 − σ(α)) w^lu_t                        (7)
+    M_{t+1}(i) = M_t(i) + w^w_{t+1}(i) a_t                            (8), after erasing; a_t = k_t + V y_t
 
-The label of x_t is predicted by a linear layer from the controller's state and the vectors r_t that were read.
+The label of x_t is predicted by a linear layer from the controller's state and the vectors r_t that were read. (7) and
+(8) wait for the label of x_t and then join it to the key by which x_t was looked for: a later x that is alike has a key
+that is alike, finds this row, and reads the label.
 """
 
 from typing import Literal, NamedTuple
@@ -34,20 +36,16 @@ class State(NamedTuple):
 
     Attributes:
         hidden, cell: (width,) of the controller.
-        shown: (d,) the embedding of x_{t−1}.
         label: (classes,) y_{t−1}.
-        memory: (slots, word) M.
-        read: (heads, slots) w^r of the last step.
-        usage: (slots,) w^u.
+        memory: (slots, word) M_t.
+        usage: (slots,) γ w^u_{t−1} + w^w_t, which is w^u_t before x_t is read.
         vectors: (heads, word) r of the last step.
     """
 
     hidden: Tensor
     cell: Tensor
-    shown: Tensor
     label: Tensor
     memory: Tensor
-    read: Tensor
     usage: Tensor
     vectors: Tensor
 
@@ -63,10 +61,9 @@ class Look(NamedTuple):
     """What one step sees before it writes: the logits (..., classes), and what the next state is made of."""
 
     logits: Tensor
-    x: Tensor
     hidden: Tensor
     cell: Tensor
-    words: Tensor
+    keys: Tensor
     gates: Tensor
     read: Tensor
     vectors: Tensor
@@ -94,10 +91,10 @@ class MANN(OnlineLearner[Remembered]):
     Raises:
         ValueError: a backbone of unknown length, or numbers out of range.
 
-    Differs from the paper: β_t; a backbone before the controller, which also reads the embedding of x_{t−1}, to which
-    the label belongs; each head writes a vector a_t of its own and not its key k_t; the memory is read before it is
-    written, so that a key cannot find itself; head h of n writes to the h-th least used row, and these n rows are set
-    to zero. A class without support examples gets no probability from ``predict``.
+    Differs from the paper: β_t, which starts at 10; a backbone before the controller; k_t is given by the controller's
+    state and the embedding, not by the state alone; a linear code V y_t of the label is added to what is written, and
+    the row is written when that label comes, with k_t; head h of n writes to the h-th least used row, and these n rows
+    are set to zero. A class without support examples gets no probability from ``predict``.
     """
 
     def __init__(
@@ -110,7 +107,7 @@ class MANN(OnlineLearner[Remembered]):
         slots: int = 128,
         word: int = 40,
         heads: int = 4,
-        decay: float = 0.95,
+        decay: float = 0.99,
         controller: Literal["lstm", "feedforward"] = "lstm",
         sharpness: bool = True,
         shuffle: bool = True,
@@ -128,10 +125,15 @@ class MANN(OnlineLearner[Remembered]):
         self.slots, self.word, self.heads, self.decay = slots, word, heads, decay
         self.controller, self.sharpness, self.shuffle = controller, sharpness, shuffle
         recurrent = width if controller == "lstm" else 0
-        into = 2 * d + classes + heads * word + recurrent
+        into = d + classes + heads * word + recurrent
         self.control = nn.Linear(into, 4 * width if recurrent else width)
-        self.emit = nn.Linear(width, heads * (2 * word + 1 + sharpness))
+        self.emit = nn.Linear(width + d, heads * (word + 1 + sharpness))
+        self.bind = nn.Linear(classes, heads * word, bias=False)  # V
         self.out = nn.Linear(width + heads * word, classes)
+        biases = self.emit.bias.detach().view(heads, -1)
+        nn.init.constant_(biases[:, word], -3.0)  # σ(α) is small: new rows are written
+        if sharpness:
+            nn.init.constant_(biases[:, word + 1], 9.0)  # β is about 10: a row that fits stands out among many
 
     def adapt(self, support: Labelled, query_x: Tensor | None = None) -> Remembered:
         """The state after the support sequence."""
@@ -155,9 +157,9 @@ class MANN(OnlineLearner[Remembered]):
         return cross_entropy(self.walk(sequence), sequence.y)
 
     def start(self, like: Tensor) -> State:
-        """The state before the first of the embeddings (n, d): an empty memory and no label."""
-        carried = ((self.width,), (self.width,), (like.shape[-1],), (self.classes,))
-        memory = ((self.slots, self.word), (self.heads, self.slots), (self.slots,), (self.heads, self.word))
+        """The state before the first example, of the type of ``like``: an empty memory and no label."""
+        carried = ((self.width,), (self.width,), (self.classes,))
+        memory = ((self.slots, self.word), (self.slots,), (self.heads, self.word))
         return State(*(like.new_zeros(shape) for shape in (*carried, *memory)))
 
     def _walk(self, sequence: Labelled) -> tuple[Tensor, State]:
@@ -170,12 +172,13 @@ class MANN(OnlineLearner[Remembered]):
             logits.append(look.logits)
             after, real = self._write(state, look, label), label.sum() > 0
             state = State(*(torch.where(real, new, old) for new, old in zip(after, state, strict=True)))
-        return torch.stack(logits)[:, : sequence.y.shape[1]], state
+        none = embedded.new_zeros(0, self.classes)
+        return (torch.stack(logits) if logits else none)[:, : sequence.y.shape[1]], state
 
     def _look(self, state: State, x: Tensor) -> Look:
         """The controller and equations (2) to (4) for x (..., d)."""
         some = x.shape[:-1]
-        carried = (state.shown, state.label, state.vectors.flatten())
+        carried = (state.label, state.vectors.flatten())
         parts = [x, *(part.expand(*some, -1) for part in carried)]
         if self.controller == "lstm":
             i, f, g, o = self.control(torch.cat([*parts, state.hidden.expand(*some, -1)], -1)).chunk(4, -1)
@@ -183,29 +186,30 @@ class MANN(OnlineLearner[Remembered]):
             hidden = o.sigmoid() * cell.tanh()
         else:
             cell = hidden = self.control(torch.cat(parts, -1)).relu()
-        emitted = self.emit(hidden).unflatten(-1, (self.heads, -1))  # (..., heads, 2 word + 1 or 2)
-        keys, words = emitted[..., : 2 * self.word].tanh().chunk(2, -1)
-        gates = emitted[..., 2 * self.word].sigmoid()
+        emitted = self.emit(torch.cat([hidden, x], -1)).unflatten(-1, (self.heads, -1))  # (..., heads, word + 1 or 2)
+        keys = emitted[..., : self.word].tanh()
+        gates = emitted[..., self.word].sigmoid()
         similarity = unit(keys) @ unit(state.memory).T  # (..., heads, slots)
         if self.sharpness:
             similarity = (1 + softplus(emitted[..., -1:])) * similarity
         read = similarity.softmax(-1)
         vectors = read @ state.memory  # (..., heads, word)
         logits = self.out(torch.cat([hidden, vectors.flatten(-2)], -1))
-        return Look(logits, x, hidden, cell, words, gates, read, vectors)
+        return Look(logits, hidden, cell, keys, gates, read, vectors)
 
     def _write(self, state: State, look: Look, label: Tensor) -> State:
-        """Equations (5) to (8)."""
-        least = state.usage.detach().sort(stable=True).indices[: self.heads]  # head h takes the h-th least used row
+        """Equations (5) to (8) with y_t, the label (classes,) of the x_t that was looked at."""
+        usage = state.usage + look.read.sum(0)
+        least = usage.detach().sort(stable=True).indices[: self.heads]  # head h takes the h-th least used row
         rows = torch.arange(self.slots, device=least.device)
         least = (least.unsqueeze(-1) == rows).to(state.memory)  # (heads, slots)
         gates = look.gates.unsqueeze(-1)
-        written = gates * state.read + (1 - gates) * least
-        memory = state.memory * (1 - least.sum(0)).unsqueeze(-1) + written.T @ look.words
-        usage = self.decay * state.usage + (look.read + written).sum(0)
-        return State(look.hidden, look.cell, look.x, label, memory, look.read, usage, look.vectors)
+        written = gates * look.read + (1 - gates) * least
+        words = look.keys + self.bind(label).unflatten(-1, (self.heads, -1))  # (heads, word), a_t
+        memory = state.memory * (1 - least.sum(0)).unsqueeze(-1) + written.T @ words
+        return State(look.hidden, look.cell, label, memory, self.decay * usage + written.sum(0), look.vectors)
 
 
 def unit(x: Tensor) -> Tensor:
     """x (..., d) divided by its length, so that a product of two is their cosine; a vector near 0 stays near 0."""
-    return x * (x.square().sum(-1, keepdim=True) + 1e-8).rsqrt()
+    return x * (x.square().sum(-1, keepdim=True) + 1e-2).rsqrt()

@@ -66,8 +66,8 @@ class Siamese(Learner[Examples]):
             raise ValueError(f"units={units}, match={match!r}; required are 1 unit or more, and match best or mean")
         self.backbone, self.units, self.match, self.features = backbone, units, match, features
         self.embed = nn.Linear(d, units)
-        self.alpha = nn.Parameter(torch.full((units,), -10.0 / units))
-        self.bias = nn.Parameter(torch.ones(()))
+        self.alpha = nn.Parameter(torch.full((units,), -128.0 / units))
+        self.bias = nn.Parameter(torch.tensor(4.0))
 
     def adapt(self, support: Labelled, query_x: Tensor | None = None) -> Examples:
         """The embeddings of the support set."""

@@ -13,7 +13,8 @@ A new task is answered by the nearest class mean of normalised embeddings:
     c_k = normalised mean of z_i over class k,   p(y = k | x) = softmax_k(s z·c_k)
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ class SupervisedContrastive(Learner[Directions]):
         z, y = self.embed(torch.cat([support.x, query.x])), torch.cat([support.y, query.y])
         return contrastive_loss(z, y, self.scale)
 
-    def passes(self, episode: Episode):
+    def passes(self, episode: Episode) -> list[Callable[[], Any]]:
         """One: support and queries together."""
         support, query = episode
         return [lambda: self.backbone(torch.cat([support.x, query.x]))]

@@ -15,6 +15,7 @@ A new task is answered by distance, to the class means or to the nearest support
     p(y = k | x) = softmax_k(−s min_{i of class k} ‖z − c_i‖²)
 """
 
+import copy
 import importlib
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -135,7 +136,8 @@ class TripletEmbedding(Learner[Points]):
         real = y.sum(1) > 0
         z, labels = z[real], y[real].argmax(1)
         loss, miner = (self._named[part] if part in self._named else getattr(self, part) for part in _PARTS)
-        return loss(z, labels, None if miner is None else miner(z, labels))
+        pairs = None if miner is None else copy.copy(miner)(z, labels)  # a miner writes its counts to itself
+        return loss(z, labels, pairs)
 
 
 def batch_hard(z: Tensor, y: Tensor, margin: float | None) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 _aten = torch.ops.aten
-_VIEWS = (_aten.view.default, _aten._unsafe_view.default, _aten.reshape.default)
+_VIEWS = (_aten.view.default, _aten._unsafe_view.default)  # a reshape may copy
 _PRODUCTS = (_aten.mul.Scalar, _aten.mul.Tensor, _aten.div.Scalar, _aten.div.Tensor)
 _PLAIN = (int, float, bool, str, torch.dtype, torch.device, torch.layout, torch.memory_format, type(None))
 
@@ -91,7 +91,7 @@ def _key_of(node: fx.Node) -> Hashable:
         if isinstance(value, list | tuple):
             return ("list", *(freeze(v) for v in value))
         if isinstance(value, _PLAIN):
-            return (type(value), value)
+            return (type(value), value.hex() if isinstance(value, float) else value)  # 0.0 equals −0.0
         raise TypeError
 
     try:
@@ -111,7 +111,7 @@ def _is_number(value: Any, number: int) -> bool:
 
 def _axes(node: fx.Node) -> frozenset[int]:
     """Of a transposition, counted from the front."""
-    n = len(_shape(node) or ())
+    n = max(1, len(_shape(node) or ()))  # of a scalar, axes 0 and −1 are one
     return frozenset(cast(int, axis) % n for axis in node.args[1:])
 
 
@@ -121,6 +121,6 @@ def _shape(node: Any) -> tuple[int, ...] | None:
 
 
 def _kind(node: fx.Node) -> Hashable:
-    """Shape and type; unlike any other where they are not known."""
+    """Shape, strides and type; unlike any other where they are not known."""
     value = node.meta.get("val")
-    return (tuple(value.shape), value.dtype) if isinstance(value, Tensor) else node
+    return (tuple(value.shape), tuple(value.stride()), value.dtype) if isinstance(value, Tensor) else node

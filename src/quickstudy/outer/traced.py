@@ -55,10 +55,10 @@ def record(f: TaskFunction, batch: Episode, *, compiled: bool) -> Recorded:
     example = [t for part in batch for t in part]
     try:
         graph = make_fx(values_and_sums)(*example)
+        graph.graph.eliminate_dead_code()
+        simplify(graph)
     except Exception as error:
         raise Refused(f"it cannot be recorded ({str(error).splitlines()[0]})") from error
-    graph.graph.eliminate_dead_code()
-    simplify(graph)
     run = _compiled(graph, leaves) if compiled else _replayed(graph, example)
 
     def recorded(batch: Episode) -> tuple[Tensor, Gradient]:

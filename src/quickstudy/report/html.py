@@ -13,7 +13,7 @@ from quickstudy.report import classes, measure, regression, run
 from quickstudy.report.page import Section, score_table, value
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import load
-from quickstudy.tasks import ClassTasks
+from quickstudy.tasks import ClassTasks, examples_of
 
 
 def write(
@@ -59,6 +59,9 @@ def write(
     tasks = measure.unseen_tasks(settings)
     if isinstance(tasks, ClassTasks):
         scores, sections = classes.sections(learners, tasks, settings, comparisons, episodes=episodes, seed=seed)
+    elif examples_of(tasks) is not None:  # drawn in a way of their own: judged in the shape of training, and no more
+        shape = f"{settings.way}-way {settings.shot}-shot"
+        scores, sections = comparisons or {shape: measure.as_trained(learners, settings, episodes, seed)}, []
     else:
         scores, sections = regression.sections(learners, tasks, settings, comparisons, episodes=episodes, seed=seed)
     tables = [score_table(of, comparison) for of, comparison in scores.items()]
@@ -91,8 +94,9 @@ def _environment() -> Environment:
     )
 
 
-def _test_words(tasks: TaskDistribution, settings: Settings) -> str:
-    if not isinstance(tasks, ClassTasks):
+def _test_words(distribution: TaskDistribution, settings: Settings) -> str:
+    tasks = examples_of(distribution)
+    if tasks is None:
         return "New tasks from the distribution of meta-training."
     groups = list(dict.fromkeys(str(g) for g in tasks.class_groups or []))
     several = f" of {len(groups)} groups" if groups else ""

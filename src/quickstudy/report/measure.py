@@ -133,6 +133,12 @@ def over_ways(
     }
 
 
+def as_trained(learners: Mapping[str, Learner], settings: Settings, episodes: int, seed: int) -> Comparison:
+    """Scores on the meta-test part in the shape of training."""
+    generator = torch.Generator().manual_seed(seed)
+    return compare(learners, settings.part("test"), episodes=episodes, generator=generator)
+
+
 def regression_over_shots(
     learners: Mapping[str, Learner], settings: Settings, *, shots: Sequence[int], episodes: int, seed: int
 ) -> dict[int, Comparison]:

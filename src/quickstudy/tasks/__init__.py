@@ -3,7 +3,7 @@
 from quickstudy.tasks.across_groups import AcrossGroups
 from quickstudy.tasks.all_classes import AllClasses
 from quickstudy.tasks.augment import InTurn, RandomAffine, RandomElastic
-from quickstudy.tasks.class_tasks import ClassTasks
+from quickstudy.tasks.class_tasks import ClassTasks, examples_of
 from quickstudy.tasks.gaussian_process import GaussianProcess
 from quickstudy.tasks.named import TASKS, class_tasks, named_tasks
 from quickstudy.tasks.sinusoid import Sinusoid
@@ -21,5 +21,6 @@ __all__ = [
     "Sinusoid",
     "TwoDrawers",
     "class_tasks",
+    "examples_of",
     "named_tasks",
 ]

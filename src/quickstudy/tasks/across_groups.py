@@ -20,8 +20,8 @@ class AcrossGroups(TaskDistribution):
         tasks: where the examples come from, with its way, shot, queries and ``augment``; at least two groups.
 
     Raises:
-        ValueError: classes without groups or of a single one, fewer shared labels than ``way``, or a range for way or
-            shot, which these tasks do not draw from.
+        ValueError: classes without groups or of a single one, a label that a group has twice, fewer shared labels than
+            ``way``, or a range for way or shot, which these tasks do not draw from.
     """
 
     tasks: ClassTasks
@@ -41,7 +41,13 @@ class AcrossGroups(TaskDistribution):
         """The index of each shared label's class in each group: (groups, labels)."""
         names: dict[str, dict[str, int]] = {}
         for i, (name, group) in enumerate(zip(self.tasks.classes, self.tasks.class_groups or (), strict=True)):
-            names.setdefault(str(group), {})[str(name).rpartition("/")[2]] = i
+            own, label = names.setdefault(str(group), {}), str(name).rpartition("/")[2]
+            if label in own:
+                raise ValueError(
+                    f"group {group!r} has label {label!r} twice; required is one class GROUP/LABEL for each: rename "
+                    "them"
+                )
+            own[label] = i
         shared = sorted(set.intersection(*(set(found) for found in names.values())))
         return torch.tensor([[found[label] for label in shared] for found in names.values()], dtype=torch.int64)
 

@@ -32,6 +32,9 @@ class RandomElastic:
     Args:
         strength: standard deviation of the displacements at the knots, as a fraction of half the image.
         knots: of the grid of displacements along each side; between them they are interpolated smoothly.
+
+    Differs from the paper: displacements are drawn at a few knots, where the paper draws one for each pixel and smooths
+    them by a Gaussian.
     """
 
     strength: float = 0.05

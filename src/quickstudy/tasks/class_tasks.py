@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quickstudy.episode import Episode, Labelled, one_hot
+from quickstudy.episode import Episode, Labelled, TaskDistribution, one_hot
 from quickstudy.tasks.inputs import as_examples, as_list, as_range, as_whole, encode, group_of_each, take
 from quickstudy.tasks.parts import deal
 
@@ -258,6 +258,12 @@ class ClassTasks:
             )
         if self.within_group and int(torch.bincount(self._group_index()).max()) < self.way[1]:
             raise ValueError(f"{where}no group has {self.way[1]} classes: lower the way, or set within_group=False")
+
+
+def examples_of(tasks: TaskDistribution) -> ClassTasks | None:
+    """The labelled examples behind class tasks, also behind those that draw from them in a way of their own."""
+    inner = getattr(tasks, "tasks", tasks)
+    return inner if isinstance(inner, ClassTasks) else None
 
 
 def _draw(bounds: tuple[int, int], generator: torch.Generator) -> int:

@@ -72,7 +72,12 @@ class GaussianProcess:
         if self.kernel not in get_args(KernelName):
             raise ValueError(f"kernel={self.kernel!r}; choose among {', '.join(get_args(KernelName))}")
         ranges = {"length_scale": self.length_scale, "amplitude": self.amplitude, "x": self.x}
-        for name, (lowest, highest) in ranges.items():
+        for name, bounds in ranges.items():
+            if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+                raise ValueError(
+                    f"{name}={bounds!r}; required are two numbers (lowest, highest): give both, also if equal"
+                )
+            lowest, highest = bounds
             least = -math.inf if name == "x" else 0.0
             if not least < lowest <= highest < math.inf:
                 above = "" if name == "x" else " above 0"
