@@ -170,8 +170,8 @@ def _rate(counted: dict[str, list[float]], unit: str) -> float:
 
 
 def _interval(values: list[float]) -> tuple[float, float, float]:
-    """exp of the mean over domains, and of both ends of its 95 % interval."""
-    half = 1.96 * stdev(values) / math.sqrt(len(values))
+    """exp of the mean over ten domains, and of both ends of its 95 % interval."""
+    half = 2.262 * stdev(values) / math.sqrt(len(values))  # Student's t of 9 degrees of freedom
     return math.exp(mean(values)), math.exp(mean(values) - half), math.exp(mean(values) + half)
 
 

@@ -166,7 +166,8 @@ def main(args: Args) -> None:
     """All folds and cells that have no line yet."""
     keep_freed_memory()
     use_threads(args.threads)
-    settings = dataclasses.asdict(args)
+    fixed = {"folds": FOLDS, "fine_tuning": FINE_TUNING, "support": SUPPORT}
+    settings = json.loads(json.dumps({**dataclasses.asdict(args), **fixed}))  # as they are read again
     stored = [json.loads(line) for line in RESULT.read_text().splitlines()] if RESULT.exists() else []
     done = {(line["fold"], line["cell"]) for line in stored if line["settings"] == settings}
     about = {

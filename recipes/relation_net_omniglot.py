@@ -23,7 +23,7 @@ class Args:
     seed: int = 0
     threads: int = 1
     train_part: str = "trainval"
-    steps: int = 8500
+    steps: int = 20000
 
     def settings(self) -> Settings:
         """The same as ``quickstudy train --learner relation_net --tasks omniglot --split vinyals ...``."""
@@ -32,7 +32,7 @@ class Args:
             tasks="omniglot",
             split="vinyals",
             train_part=self.train_part,
-            way=20,
+            way=10,
             shot=1,
             queries=5,
             augment=True,
@@ -49,7 +49,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="0 takes every processor")
     parser.add_argument("--train-part", default="trainval", help="train: judge on the validation characters alone")
-    parser.add_argument("--steps", type=int, default=8500)
+    parser.add_argument("--steps", type=int, default=20000)
     args = Args(**vars(parser.parse_args()))
     name = "" if args.train_part == "trainval" else f"-{args.train_part}"
     folder = train_or_resume(args.settings(), f"runs/relation-net-omniglot{name}-{args.seed}", threads=args.threads)

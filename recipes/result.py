@@ -4,14 +4,18 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
-from quickstudy import Learner, evaluate, load
+from quickstudy import ClassTasks, Learner, TaskDistribution, evaluate, load
 from quickstudy.console import err, train_with_bar
+from quickstudy.learners import SimpleShot
+from quickstudy.learners.simple_shot import embed_views
 from quickstudy.process import keep_freed_memory, use_threads
 from quickstudy.runs import RunFolder, Settings
+from quickstudy.tasks import examples_of
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
@@ -73,7 +77,10 @@ def _record(
     for way in ways:
         shape = {"way": way, "shot": 1, "queries": 1 if judged.tasks == "omniglot_trials" else 15} if way else {}
         generator = torch.Generator().manual_seed(0)
-        score = evaluate(learner, judged.part("test", **shape), episodes=episodes, generator=generator)
+        answering, tasks = learner, judged.part("test", **shape)
+        if isinstance(learner, SimpleShot):
+            answering, tasks = on_features(learner, tasks)
+        score = evaluate(answering, tasks, episodes=episodes, generator=generator)
         line = {
             "learner": called,
             "tasks": judged.tasks,
@@ -88,3 +95,25 @@ def _record(
         with (RESULTS / f"{name}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         err.print(f"{called}: {score}", highlight=False)
+
+
+@torch.no_grad()
+def on_features(learner: SimpleShot, tasks: TaskDistribution) -> tuple[SimpleShot, TaskDistribution]:
+    """The same question over features: each image is embedded once, where episodes would embed it many times."""
+    examples = examples_of(tasks)
+    assert examples is not None
+    rows = torch.arange(len(examples.x)).split(500)
+    features = torch.cat([embed_views(learner.backbone, examples.examples(r), learner.views) for r in rows])
+    counts = examples.counts.tolist()
+    groups = examples.class_groups
+    found = ClassTasks(
+        features,
+        [i for i, count in enumerate(counts) for _ in range(count)],
+        groups=None if groups is None else [g for g, count in zip(groups, counts, strict=True) for _ in range(count)],
+        way=examples.way,
+        shot=examples.shot,
+        queries=examples.queries,
+        within_group=examples.within_group,
+    )
+    answering = SimpleShot(nn.Identity(), centre=learner.centre, scale=learner.scale)
+    return answering, found if tasks is examples else dataclasses.replace(cast(Any, tasks), tasks=found)

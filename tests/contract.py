@@ -160,14 +160,12 @@ CASES: dict[str, Case] = {
     "mann": Case(
         lambda: learners.MANN(smooth(), **MANN_SMALL, shuffle=False),
         query_loss=False,
-        own_loss="unshuffled, a few steps learn the one sequence that is shown, by the places of its examples",
         ordered="a network with a memory reads the support set as a sequence",
         slots="labels are inputs to its network, which tells them apart",
     ),
     "mann, feed-forward": Case(
         lambda: learners.MANN(smooth(), **MANN_SMALL, controller="feedforward", sharpness=False, shuffle=False),
         query_loss=False,
-        own_loss="unshuffled, a few steps learn the one sequence that is shown, by the places of its examples",
         ordered="a network with a memory reads the support set as a sequence",
         slots="labels are inputs to its network, which tells them apart",
     ),

@@ -22,6 +22,11 @@ class Counts(OnlineLearner[Tensor]):
         return adapted[: len(x)]
 
     def walk(self, sequence):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        classes = sequence.y.argmax(-1).tolist()
+        assert classes[:5] != [0, 1, 2, 3, 4]  # the support set as it was drawn
+        assert classes[5:] not in (sorted(classes[5:]), [0, 1, 2, 3, 4] * (len(classes) // 5 - 1))  # the queries
         seen = (sequence.y.cumsum(0) * sequence.y).sum(-1, keepdim=True)
         return torch.where(seen > 1, sequence.y, sequence.y.roll(1, 1))
 

@@ -152,6 +152,23 @@ def test_perplexity_of_a_guess_is_the_vocabulary():
     torch.testing.assert_close(perplexity(torch.zeros(1, 3, 9), y), torch.tensor(9.0))
 
 
+@pytest.mark.parametrize("combine", ["linear", "global"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_the_network_thinks_impossible_costs_what_it_says(combine, dtype):
+    """A probability far below the smallest number is still counted in nats, with its gradient."""
+    support, query = one(CASES["linear"])
+    y = q.one_hot(torch.zeros(query.x.shape, dtype=torch.long), len(VOCABULARY)).to(dtype)
+    sy = support.y.to(dtype)
+    sy[..., 0] = 0  # token 0 never comes
+    learner = NeuralCache(lm(), combine=combine, weight=0.3, sharpness=0.8).to(dtype)
+    with torch.no_grad():
+        learner.network.bias[0] = -200
+    loss = learner.loss(learner.predict(learner.adapt(q.Labelled(support.x, sy)), query.x), y)
+    (gradient,) = torch.autograd.grad(loss, learner.network.bias)
+    assert 150 < float(loss.detach()) < 250
+    assert float(gradient[0]) == pytest.approx(-1, abs=1e-3)
+
+
 def test_a_sentence_that_was_read_becomes_likelier():
     learner, (support, _) = NeuralCache(lm(), weight=0.5, sharpness=1.0), one(CASES["linear"])
     told = learner.adapt(support)

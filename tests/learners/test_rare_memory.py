@@ -112,6 +112,21 @@ def test_order_is_drawn_in_training_alone():
     assert learner.eval().meta_loss(episode) == learner.meta_loss(episode)
 
 
+def test_what_training_draws_passes_through_vmap():
+    parts = [q.Labelled(torch.randn(4, 6, 4), torch.eye(3).repeat(2, 1).expand(4, 6, 3)) for _ in range(2)]
+    learner = rare(nn.Linear(4, 4), shuffle=True, noise=1.0, size=4).train()
+    assert torch.isfinite(q.unrolled(learner, q.Episode(*parts), strategy="vmap"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_queries_of_a_class_without_support_have_a_finite_loss(dtype):
+    learner, data = rare(neighbours=2).to(dtype), sequence(6, 2)
+    support = q.Labelled(data.x.to(dtype), nn.functional.pad(data.y, (0, 1)).to(dtype))
+    y = torch.tensor([[0.0, 0.0, 1.0]], dtype=dtype).repeat(1000, 1)
+    loss = learner.loss(learner.predict(learner.adapt(support), torch.randn(1000, 4, dtype=dtype)), y)
+    assert torch.isfinite(loss)
+
+
 def test_fewer_rows_than_classes_are_refused():
     with pytest.raises(ValueError, match="7 classes for a memory of 6 rows"):
         rare().adapt(sequence(7, 7))

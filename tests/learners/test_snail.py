@@ -85,6 +85,27 @@ def test_order_and_slots_are_drawn_in_training_alone():
     assert learner.eval().meta_loss(episode) == learner.meta_loss(episode)
 
 
+def test_support_and_queries_get_the_same_new_names(monkeypatch):
+    learner, x = snail(shuffle=True).train(), torch.randn(3, 3)
+    data, seen = q.Labelled(x, torch.eye(3)), []
+    monkeypatch.setattr(learner, "answer", lambda support, _: seen.append(support) or torch.zeros(3, 3))
+    monkeypatch.setattr(learner, "loss", lambda _, y: seen.append(y) or torch.zeros(()))
+    names = set()
+    for _ in range(10):
+        learner.meta_loss(q.Episode(data, data))
+        support, y = seen[-2:]
+        for a, label in zip(support.x, support.y, strict=True):
+            assert torch.equal(label, y[(x == a).all(-1)][0])
+        names.add(tuple(y.argmax(-1).tolist()))
+    assert len(names) > 1
+
+
+def test_what_training_draws_passes_through_vmap():
+    parts = [q.Labelled(torch.randn(4, 6, 3), torch.eye(3).repeat(2, 1).expand(4, 6, 3)) for _ in range(2)]
+    loss = q.unrolled(snail(shuffle=True).train(), q.Episode(*parts), strategy="vmap")
+    assert torch.isfinite(loss)
+
+
 def test_more_classes_than_slots_are_refused():
     with pytest.raises(ValueError, match="5 classes for a learner with 4 label slots"):
         snail().adapt(support(5, 5))

@@ -54,9 +54,9 @@ def test_y_is_the_next_token_and_zero_behind_the_end(vocabulary, generator):
 
 
 def test_long_sentences_are_cut_and_their_end_is_not_asked_for(vocabulary, generator):
-    tasks = TextTasks(TEXTS, GROUPS, vocabulary, shot=1, queries=4, length=4)
-    _, (x, y) = tasks.sample(1, generator=generator)
-    assert x.shape == (1, 4, 4)
+    tasks = TextTasks(TEXTS, GROUPS, vocabulary, shot=1, queries=1, length=4)
+    _, (x, y) = tasks.sample(4, generator=generator)
+    assert x.shape == (4, 1, 4)
     assert (y.sum(-1) == 1).all()
     assert (y.argmax(-1) != EDGE).all()
 
@@ -72,6 +72,15 @@ def test_an_unknown_character_is_read_and_not_asked_for(generator):
 def test_sentences_that_read_the_same_count_once(vocabulary):
     tasks = TextTasks([*TEXTS, HOME[0].upper(), "  "], [*GROUPS, "home", "bank"], vocabulary, shot=1, queries=1)
     assert tasks.counts.tolist() == [len(BANK), len(HOME)]
+
+
+def test_sentences_that_read_the_same_up_to_the_cut_count_once(generator):
+    texts = ["pay the bill one", "pay the bill two", "pay the bill six", "ask a friend", "go to my bank", "see it"]
+    tasks = TextTasks(texts, ["d"] * 6, Vocabulary.of(texts, size=200), shot=2, queries=1, length=3)
+    assert tasks.counts.tolist() == [4]
+    for _ in range(20):
+        (sx, sy), (qx, qy) = task(tasks.sample(1, generator=generator), 0)
+        assert not any(torch.equal(x, qx[0]) and torch.equal(y, qy[0]) for x, y in zip(sx, sy, strict=True))
 
 
 def test_no_support_and_a_range_of_shots(vocabulary, generator):

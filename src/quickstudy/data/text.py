@@ -42,7 +42,7 @@ class Vocabulary:
         pieces: by number; 0 is the edge of a sentence, 1 an unknown character.
 
     Raises:
-        ValueError: a piece that is there twice.
+        ValueError: a piece that is there twice, or a pair.
     """
 
     def __init__(self, alphabet: Sequence[str], merges: Sequence[tuple[str, str]]):
@@ -60,8 +60,8 @@ class Vocabulary:
 
         Args:
             texts: sentences.
-            size: pieces, the two special ones among them; fewer where the texts have no further pair, and more where
-                they have more characters.
+            size: pieces, the two special ones among them; fewer where the texts have no further pair or where two
+                joins spell the same piece, and more where they have more characters.
 
         Raises:
             ValueError: texts without a word.
@@ -78,7 +78,10 @@ class Vocabulary:
 
     @cached_property
     def begins(self) -> Tensor:
-        """(pieces,) whether a piece begins a word, or ends a sentence: their sum over a text counts its words."""
+        """(pieces,) whether a piece begins a word, or ends a sentence: their sum over a text counts its words.
+
+        A word whose first character was never met begins with an unknown piece and is not counted.
+        """
         return torch.tensor([i == EDGE or piece.startswith(START) for i, piece in enumerate(self.pieces)])
 
     def encode(self, text: str) -> list[int]:

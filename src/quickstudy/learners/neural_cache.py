@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from quickstudy.episode import Labelled
 from quickstudy.functional import require_classes
@@ -51,6 +52,8 @@ class NeuralCache(Learner[Memory]):
 
     Raises:
         ValueError: numbers out of range, an unknown ``combine``.
+
+    ``save`` keeps the weights and not the vocabulary that the tokens are numbers of: keep that beside them.
 
     Differs from the paper: the memory is a given text and not the last tokens before the one to predict; λ, θ and α are
     learned by gradient descent and not taken from a grid.
@@ -95,24 +98,21 @@ class NeuralCache(Learner[Memory]):
             return scores.log_softmax(-1)
         stored = values.sum(-1) > 0  # (k,)
         match = self.log_sharpness.exp() * (h @ keys.T)  # θ h_tᵀ h_i, (m, length, k)
-        match = torch.where(stored, match, torch.finfo(match.dtype).min)
-        if self.combine == "linear":
-            cache = match.softmax(-1) @ values
-            share = self.logit_weight.sigmoid() * stored.any()  # λ; 0 where nothing is stored
-            return _log((1 - share) * scores.softmax(-1) + share * cache)
-        top = torch.maximum(scores.amax(-1), match.amax(-1)).detach().unsqueeze(-1)
-        # λ / (1 − λ) = exp(α)
-        cache = self.logit_weight.exp() * (torch.exp(match - top) * stored) @ values
-        total = torch.exp(scores - top) + cache
-        return _log(total / total.sum(-1, keepdim=True))
+        lowest = torch.finfo(match.dtype).min
+        match = torch.where(stored, match, lowest)
+        top = match.amax(-1, keepdim=True).detach()
+        found = (torch.exp(match - top) * stored) @ values  # Σ_i 1{w = x_{i+1}} exp(θ h_tᵀ h_i − top)
+        there = found > 0
+        cache = torch.where(there, torch.where(there, found, 1).log() + top, lowest)
+        if self.combine == "global":
+            return torch.logaddexp(scores, cache + self.logit_weight).log_softmax(-1)
+        plain = scores.log_softmax(-1)
+        ours, its = logsigmoid(-self.logit_weight), logsigmoid(self.logit_weight)  # log(1 − λ), log λ
+        mixed = torch.logaddexp(ours + plain, its + cache.log_softmax(-1))
+        return torch.where(stored.any(), mixed, plain)
 
     def _hidden(self, x: Tensor) -> Tensor:
         return self.network.hidden(x)  # pyright: ignore[reportCallIssue]
 
     def _scores(self, h: Tensor) -> Tensor:
         return self.network.scores(h)  # pyright: ignore[reportCallIssue]
-
-
-def _log(p: Tensor) -> Tensor:
-    """log p, finite where p is rounded to 0."""
-    return p.clamp(min=torch.finfo(p.dtype).tiny).log()

@@ -55,9 +55,10 @@ class RareMemory(OnlineLearner[Memory]):
     Raises:
         ValueError: numbers out of range; from ``adapt``, fewer rows than classes.
 
-    Differs from the paper: each task begins with an empty memory;
-    where no key of the example's own class or none of another is stored, its loss is 0; n_p and n_b are looked for in
-    the whole memory. A class that is not among the k nearest gets no probability.
+    Differs from the paper: a query's class is the sum of the softmax over all of the k nearest keys with that class;
+    the paper answers with V[n_1], the class of the nearest. Each task begins with an empty memory; the paper also keeps
+    one memory for a whole life. Where no key of the example's own class or none of another is stored, its loss is 0;
+    n_p and n_b are looked for in the whole memory. A class that is not among the k nearest gets no probability.
     """
 
     def __init__(
@@ -132,12 +133,12 @@ class RareMemory(OnlineLearner[Memory]):
 
     def _read(self, memory: Memory, q: Tensor) -> Tensor:
         """Logits (m, way) for q (m, d)."""
-        lowest = torch.finfo(q.dtype).min
+        lowest = torch.finfo(q.dtype).min / 1e6  # so low that exp is 0, and a sum of many is still finite
         similarity = torch.where(_used(memory), q @ memory.keys.T, _NONE)  # (m, size)
         nearest = similarity.topk(min(self.neighbours, self.size))
         there = memory.values[nearest.indices] > 0  # (m, k, way)
         scores = torch.where(there, self.sharpness * nearest.values.unsqueeze(-1), lowest)
-        return scores.logsumexp(1).clamp(min=lowest)
+        return scores.logsumexp(1)
 
     def _written(self, memory: Memory, q: Tensor, y: Tensor, *, noise: float = 0.0) -> Memory:
         """The memory after an example q (d,), y (way,); padding leaves it as it is."""

@@ -16,8 +16,8 @@ class TextTasks:
 
     An example is a sentence: x (length,) the edge and then its tokens, as integers; y (length, vocabulary) the token
     that follows each of them, one-hot, at last the edge again. Rows of y are all zero where nothing is to be predicted:
-    behind the end of a sentence, and where the next character is unknown. Sentences that read the same count once, so
-    no query stands in its support set.
+    behind the end of a sentence, and where the next character is unknown. Sentences that read the same up to the cut
+    count once, so no query stands in its support set. y is dense: 4 · length · vocabulary bytes a sentence.
 
     Args:
         texts: sentences; those without a word are left out.
@@ -58,8 +58,8 @@ class TextTasks:
                 "for each"
             )
         self.vocabulary = vocabulary
-        read = ((g, tuple(vocabulary.encode(text))) for g, text in zip(domain.tolist(), texts, strict=True))
-        sentences = sorted(dict.fromkeys((g, tokens) for g, tokens in read if tokens))
+        read = ((g, (*vocabulary.encode(text), EDGE)) for g, text in zip(domain.tolist(), texts, strict=True))
+        sentences = sorted(dict.fromkeys((g, tokens[: length or None]) for g, tokens in read if len(tokens) > 1))
         numbers = torch.tensor([g for g, _ in sentences], dtype=torch.int64)
         self.counts = torch.bincount(numbers, minlength=len(self.domains))
         self.offsets = self.counts.cumsum(0) - self.counts
@@ -68,15 +68,15 @@ class TextTasks:
             worst = int(self.counts.argmin())
             raise ValueError(
                 f"domain {self.domains[worst]!r} has {int(self.counts[worst])} different sentences; required are shot "
-                f"+ queries = {self.shot[1]} + {self.queries} = {needed}: lower one of them, or leave the domain out"
+                f"+ queries = {self.shot[1]} + {self.queries} = {needed}: lower one of them, raise length, or leave "
+                "the domain out"
             )
-        self.length = length or 1 + max(len(tokens) for _, tokens in sentences)
+        self.length = length or max(len(tokens) for _, tokens in sentences)
         self.x = torch.full((len(sentences), self.length), EDGE)
         self.next = torch.full((len(sentences), self.length), -1)
         for row, (_, tokens) in enumerate(sentences):
-            line = torch.tensor([EDGE, *tokens, EDGE])
-            n = min(self.length, len(line) - 1)
-            self.x[row, :n], self.next[row, :n] = line[:n], line[1 : n + 1]
+            self.x[row, : len(tokens)] = torch.tensor([EDGE, *tokens[:-1]])
+            self.next[row, : len(tokens)] = torch.tensor(tokens)
         self.next[self.next == UNKNOWN] = -1
 
     def __repr__(self) -> str:
