@@ -323,7 +323,7 @@ def test_wrong_usage_is_exit_status_2(arguments):
     assert "Usage" in done.stderr
 
 
-LONG = [*SINUSOID, "--steps", 400, "--validate-every", 100]
+LONG = [*SINUSOID, "--steps", 400, "--validate-every", 100, "--strategy", "loop"]
 
 
 @pytest.fixture(scope="module")
