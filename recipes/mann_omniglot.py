@@ -40,8 +40,8 @@ class Args:
     threads: int = 1
     part: str = "trainval"
     judged: str = "test"
-    backbone_steps: int = 1800
-    steps: int = 3000
+    backbone_steps: int = 1200
+    steps: int = 1500
     meta_batch: int = 16
     lr: float = 2e-3
     clip: float = 10.0
