@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from result import record_scores, train_or_resume
 
 from quickstudy import Learner, load
-from quickstudy.experiment import build
+from quickstudy.building import build
 from quickstudy.runs import RunFolder, Settings
 
 

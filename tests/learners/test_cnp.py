@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import quickstudy as q
-from quickstudy.experiment import build as build_run
+from quickstudy.building import build as build_run
 from quickstudy.intervals import coverage
 from quickstudy.learners.neural_process import log_normal
 from quickstudy.runs import Settings
