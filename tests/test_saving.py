@@ -9,7 +9,8 @@ from safetensors import safe_open
 from torch import nn
 
 import quickstudy as q
-from quickstudy import saving
+from quickstudy import learners, saving
+from quickstudy.backbones import ConvMaps, ResNet12, ResNet18, SmallResNet
 from quickstudy.episode import Labelled
 from quickstudy.inner import SGD, ByName, Curvature, LearnedRates, Proximal, StepRates, TorchOptim, Truncated
 from quickstudy.learners import LEARNERS
@@ -35,6 +36,27 @@ BUILD = {
     "cavia": lambda: q.CAVIA(q.MLP(4 + 2, (8,), 3), context=2),
     "leo": lambda: q.LEO(q.MLP(4, (8,), 5), features=5, latent=3, dropout=0.0),
     "bayesian_maml": lambda: q.BayesianMAML(q.MLP(4, (8,), 3), particles=2, inner_lr=0.1),
+    "matching_net": lambda: learners.MatchingNet(q.MLP(4, (8,), 5), scale=3.0, full_context=True, steps=2),
+    "siamese": lambda: learners.Siamese(q.MLP(4, (8,), 5), units=6, match="mean"),
+    "relation_net, maps, conv4": lambda: learners.RelationNet(ConvMaps(2, 8, image_size=16), hidden=3),
+    "triplet_embedding": lambda: learners.TripletEmbedding(q.MLP(4, (8,), 5), margin=None, answer_by="nearest"),
+    "supervised_contrastive": lambda: learners.SupervisedContrastive(q.MLP(4, (8,), 5), scale=7.0),
+    "r2d2": lambda: learners.R2D2(q.MLP(4, (8,), 5), strength=2.0),
+    "meta_opt_net": lambda: learners.MetaOptNet(q.MLP(4, (8,), 5), c=0.3),
+    "simple_shot": lambda: learners.SimpleShot(q.MLP(4, (8,), 2), centre=[0.5, -0.25], scale=3.0),
+    "simple_shot, resnet, conv4": lambda: learners.SimpleShot(
+        SmallResNet(2, 4, (8,), precision="bfloat16"), views=((0, 1), (-1, 0))
+    ),
+    "feat": lambda: learners.FEAT(q.MLP(4, (8,), 5), norm="pre"),
+    "tim": lambda: learners.TIM(q.MLP(4, (8,), 5), iterations=3),
+    "mann": lambda: learners.MANN(q.MLP(4, (8,), 5), classes=4, width=6, slots=8, word=4, heads=2),
+    "rare_memory": lambda: learners.RareMemory(q.MLP(4, (8,), 5), size=16, neighbours=8),
+    "snail": lambda: learners.SNAIL(q.MLP(4, (8,), 5), classes=4, length=8, filters=4, attention=((4, 4),) * 3),
+    "in_context": lambda: learners.InContext(q.MLP(4, (8,), 5), width=8, layers=1, heads=2),
+    "cnp": lambda: q.CNP(4, 3, width=8),
+    "attentive_np": lambda: q.AttentiveNP(4, 3, width=8, heads=2, latent=True),
+    "resnet12, conv4": lambda: q.ProtoNet(ResNet12(2, (4, 8))),
+    "resnet18, conv4": lambda: q.ProtoNet(ResNet18(2, (4, 8))),
 }
 
 
@@ -68,7 +90,7 @@ def answer(learner: q.Learner, *shape: int) -> torch.Tensor:
     dtype = next((p.dtype for p in learner.parameters()), torch.float32)
     x = torch.randn(9, *shape, generator=generator, dtype=dtype)
     support = q.Labelled(x[:6], q.one_hot(torch.arange(6) % 3, 3).to(dtype))
-    return learner.eval().predict(learner.adapt(support), x[6:])
+    return learner.eval().answer(support, x[6:])
 
 
 @pytest.mark.parametrize("name", BUILD)
