@@ -33,6 +33,7 @@ class Args:
             shot=1,
             queries=5,
             augment=True,
+            precision="bfloat16",
             options={"width": 128, "layers": 2},
             strategy="loop",
             steps=12000,

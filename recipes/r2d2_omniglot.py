@@ -33,6 +33,7 @@ class Args:
             shot=1,
             queries=5,
             augment=True,
+            precision="bfloat16",
             steps=5000,
             lr=2e-3,
             options={"strength": 30.0, "scale": 30.0},

@@ -34,6 +34,7 @@ class Args:
             shot=1,
             queries=4,
             augment=True,
+            precision="bfloat16",
             steps=self.steps,
             lr=2e-3,
             seed=self.seed,

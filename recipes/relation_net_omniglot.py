@@ -36,6 +36,7 @@ class Args:
             shot=1,
             queries=5,
             augment=True,
+            precision="bfloat16",
             steps=self.steps,
             lr=1e-3,
             options={"combine": "mean"},  # the same at 1 shot, and serves others

@@ -36,6 +36,7 @@ class Args:
             shot=1,
             queries=5,
             augment=True,
+            precision="bfloat16",
             steps=self.steps,
             lr=2e-3,
             options={"units": 256},

@@ -36,6 +36,7 @@ class Args:
             shot=1,
             queries=5 if self.way == 5 else 3,
             augment=True,
+            precision="bfloat16",
             options={"classes": self.way, "length": self.way + 1},
             strategy="vmap",
             steps=self.steps,

@@ -50,8 +50,8 @@ def build(settings: Settings, tasks: TaskDistribution) -> tuple[Learner, Learner
 
 def build_backbone(settings: Settings, tasks: TaskDistribution) -> nn.Module:
     """The network that ``settings`` describe, sized for the examples of ``tasks``."""
-    if settings.precision != "float32" and settings.backbone not in _RESNETS:
-        raise ValueError(f"precision={settings.precision!r} is for {', '.join(_RESNETS)}: leave it out")
+    if settings.precision != "float32" and settings.backbone == "mlp":
+        raise ValueError(f"precision={settings.precision!r} is for networks that read images: leave it out")
     shape = tuple(tasks.sample(1, generator=torch.Generator().manual_seed(0)).support.x.shape[2:])
     if settings.backbone == "mlp":
         hidden = (settings.width, settings.width)
@@ -69,7 +69,14 @@ def build_backbone(settings: Settings, tasks: TaskDistribution) -> nn.Module:
         if cls is SmallResNet:
             sizes["stem"] = settings.width
         return cls(shape[0], norm=settings.norm, precision=settings.precision, **sizes)  # pyright: ignore
-    return Conv4(shape[0], settings.width, norm=settings.norm, pool=settings.pool, image_size=shape[1])  # pyright: ignore[reportArgumentType]
+    return Conv4(
+        shape[0],
+        settings.width,
+        norm=settings.norm,  # pyright: ignore[reportArgumentType]
+        pool=settings.pool,  # pyright: ignore[reportArgumentType]
+        image_size=shape[1],
+        precision=settings.precision,  # pyright: ignore[reportArgumentType]
+    )
 
 
 def _learner(cls: type[Learner], settings: Settings, tasks: TaskDistribution) -> Learner:
@@ -171,7 +178,13 @@ def _maps_network(settings: Settings, tasks: TaskDistribution) -> nn.Module:
         raise ValueError(
             f"pool={backbone.pool!r} was given, and {settings.learner} reads maps, which are pooled: use max"
         )
-    return ConvMaps(backbone.in_channels, backbone.width, norm=backbone.norm, image_size=backbone.image_size)
+    return ConvMaps(
+        backbone.in_channels,
+        backbone.width,
+        norm=backbone.norm,
+        image_size=backbone.image_size,
+        precision=backbone.precision,
+    )
 
 
 _NETWORKS: dict[type[Learner], Callable[[Settings, TaskDistribution], nn.Module]] = {

@@ -4,10 +4,16 @@ import pytest
 import torch
 
 import quickstudy as q
-from quickstudy.backbones import ResNet12, ResNet18, SmallResNet
+from quickstudy.backbones import Conv4, ConvMaps, ResNet12, ResNet18, SmallResNet
 from quickstudy.learners import SupervisedContrastive
 
-SMALL = {ResNet12: {"widths": (4, 8)}, ResNet18: {"widths": (4, 8)}, SmallResNet: {"stem": 4, "widths": (8,)}}
+SMALL = {
+    Conv4: {"width": 8, "image_size": 16},
+    ConvMaps: {"width": 8, "image_size": 16},
+    ResNet12: {"widths": (4, 8)},
+    ResNet18: {"widths": (4, 8)},
+    SmallResNet: {"stem": 4, "widths": (8,)},
+}
 
 
 @pytest.mark.parametrize("kind", SMALL)

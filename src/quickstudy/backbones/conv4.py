@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quickstudy.backbones.norm import Affine, GroupStandardize, Standardize
+from quickstudy.backbones.precision import Precision, require_precision, training_precision
 
 Norm = Literal["population", "batch", "group"]
 
@@ -60,6 +61,7 @@ class Conv4(nn.Module):
         pool: "max" (Vinyals et al.; ProtoNet) or "stride": strided convolutions and a mean over positions at the end
             (MAML on Omniglot).
         image_size: height and width of the input in pixels, at least 16 with pooling.
+        precision: of products in training; "bfloat16" is faster where the processor has it, and not for inner loops.
 
     Attributes:
         out_features: length of the embedding.
@@ -73,8 +75,10 @@ class Conv4(nn.Module):
         norm: Norm = "population",
         pool: Literal["max", "stride"] = "max",
         image_size: int = 28,
+        precision: Precision = "float32",
     ):
         super().__init__()
+        require_precision(precision)
         if norm not in ("population", "batch", "group") or pool not in ("max", "stride"):
             raise ValueError(f"norm={norm!r}, pool={pool!r}: norm is population, batch or group; pool is max or stride")
         if pool == "max" and image_size < 16:
@@ -84,6 +88,7 @@ class Conv4(nn.Module):
             )
         self.in_channels, self.width, self.pool, self.image_size = in_channels, width, pool, image_size
         self.norm: Norm = norm
+        self.precision: Precision = precision
         self.blocks = nn.Sequential(
             *(ConvBlock(in_channels if i == 0 else width, width, norm=norm, pool=pool == "max") for i in range(4))
         )
@@ -92,8 +97,10 @@ class Conv4(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_channels, image_size, image_size) → (n, out_features)."""
         _require_images(x, self.in_channels, self.image_size)
-        x = self.blocks(x)
-        return x.mean((2, 3)) if self.pool == "stride" else x.flatten(1)
+        with training_precision(self, self.precision, x):
+            maps = self.blocks(x)
+        maps = maps.to(x.dtype)
+        return maps.mean((2, 3)) if self.pool == "stride" else maps.flatten(1)
 
 
 class ConvMaps(nn.Module):
@@ -104,6 +111,7 @@ class ConvMaps(nn.Module):
         width: channels of every block.
         norm: as in ``Conv4``.
         image_size: height and width of the input in pixels, at least 4.
+        precision: as in ``Conv4``.
 
     Attributes:
         out_shape: (width, image_size // 4, image_size // 4) of the maps.
@@ -111,14 +119,24 @@ class ConvMaps(nn.Module):
     Differs from the paper (Sung et al. 2018): every convolution is padded by 1.
     """
 
-    def __init__(self, in_channels: int = 1, width: int = 64, *, norm: Norm = "population", image_size: int = 28):
+    def __init__(
+        self,
+        in_channels: int = 1,
+        width: int = 64,
+        *,
+        norm: Norm = "population",
+        image_size: int = 28,
+        precision: Precision = "float32",
+    ):
         super().__init__()
+        require_precision(precision)
         if norm not in ("population", "batch", "group"):
             raise ValueError(f"norm={norm!r}; choose population, batch or group")
         if image_size < 4:
             raise ValueError(f"images of {image_size}×{image_size} leave nothing after two poolings; required are 4×4")
         self.in_channels, self.width, self.image_size = in_channels, width, image_size
         self.norm: Norm = norm
+        self.precision: Precision = precision
         self.blocks = nn.Sequential(
             *(
                 ConvBlock(in_channels if i == 0 else width, width, norm=norm, pool=True, shrink=shrink)
@@ -130,7 +148,9 @@ class ConvMaps(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_channels, image_size, image_size) → (n, *out_shape)."""
         _require_images(x, self.in_channels, self.image_size)
-        return self.blocks(x)
+        with training_precision(self, self.precision, x):
+            maps = self.blocks(x)
+        return maps.to(x.dtype)
 
 
 def _require_images(x: Tensor, channels: int, size: int) -> None:
