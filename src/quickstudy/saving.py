@@ -24,7 +24,8 @@ from quickstudy.learners import LEARNERS, Classifier, NeuralCache
 
 FORMAT = 1
 _KNOWN: dict[str, type[nn.Module]] = {
-    cls.__name__: cls for cls in (*LEARNERS.values(), *BACKBONES.values(), WithLinear, Classifier, NeuralCache, *RULES)
+    cls.__name__: cls
+    for cls in (*LEARNERS.values(), *BACKBONES.values(), WithLinear, nn.Identity, Classifier, NeuralCache, *RULES)
 }
 _MODES = {"Truncated": Truncated, "Implicit": Implicit}
 
@@ -33,22 +34,22 @@ class SavedFileError(ValueError):
     """A file that is not what it should be; the message names it and says what to do."""
 
 
-def save(learner: Learner, path: str | Path) -> None:
+def save(learner: Learner, path: str | Path, *, facts: Mapping[str, Any] | None = None) -> None:
     """Write a learner to one file that ``load`` takes.
 
     Args:
         learner: its class and all networks that quickstudy knows are described in the file; a network of the user's own
             is saved by its weights alone and has to be handed to ``load``.
         path: the file, by custom ``*.safetensors``; an existing one is replaced only when the new one is whole.
+        facts: what else the file shall say of the learner, as JSON holds it; ``read_facts`` returns it.
     """
-    header = {"format": FORMAT, "learner": _describe(learner)}
-    try:
-        write_tensors(Path(path), learner.state_dict(), "quickstudy", header)
-    except TypeError as error:
-        raise ValueError(
-            f"an argument of {type(learner).__name__} or of a part of it cannot be described in a file ({error}): use "
-            "what quickstudy or torch.optim know by name, or save learner.state_dict()"
-        ) from error
+    header = {"format": FORMAT, "learner": describe(learner), **({"facts": dict(facts)} if facts else {})}
+    write_tensors(Path(path), learner.state_dict(), "quickstudy", header)
+
+
+def read_facts(path: str | Path) -> dict[str, Any]:
+    """What ``save`` was given as ``facts``; empty if there were none."""
+    return read_tensors(Path(path), "quickstudy")[0].get("facts", {})
 
 
 def load(path: str | Path, **modules: nn.Module) -> Learner:
@@ -64,14 +65,58 @@ def load(path: str | Path, **modules: nn.Module) -> Learner:
     """
     path = Path(path)
     header, tensors = read_tensors(path, "quickstudy")
-    if header.get("format") != FORMAT:
+    require_format(path, header, FORMAT)
+    return rebuild(header.get("learner"), tensors, path, modules)
+
+
+def require_format(path: Path, header: Mapping[str, Any], known: int) -> None:
+    """Refuse a file of another format than ``known``.
+
+    Raises:
+        SavedFileError: made by another version.
+    """
+    if header.get("format") != known:
         raise SavedFileError(
-            f"{path} has format {header.get('format')!r}, and this version of quickstudy reads format {FORMAT}: "
+            f"{path} has format {header.get('format')!r}, and this version of quickstudy reads format {known}: "
             "install the version that wrote it, or a newer one"
         )
+
+
+def describe(learner: Learner) -> dict[str, Any]:
+    """The learner's class, arguments and networks as JSON holds them; ``rebuild`` takes it.
+
+    Raises:
+        ValueError: an argument that JSON cannot hold.
+    """
+    description = _describe(learner)
+    try:
+        json.dumps(description)
+    except TypeError as error:
+        raise ValueError(
+            f"an argument of {type(learner).__name__} or of a part of it cannot be described in a file ({error}): use "
+            "what quickstudy or torch.optim know by name, or save learner.state_dict()"
+        ) from error
+    return description
+
+
+def rebuild(
+    description: Any, tensors: Mapping[str, Tensor], path: Path, modules: Mapping[str, nn.Module] | None = None
+) -> Learner:
+    """The learner of a description with the weights ``tensors``, in evaluation mode.
+
+    Args:
+        description: what ``describe`` returned.
+        tensors: the learner's ``state_dict``.
+        path: the file that errors name.
+        modules: the user's own networks by the name of the learner's argument.
+
+    Raises:
+        ValueError: as ``load``.
+    """
+    modules = dict(modules or {})
     try:
         with torch.random.fork_rng(devices=[]):  # layers draw weights that are replaced at once
-            learner = _build(header["learner"], modules, path)
+            learner = _build(description, modules, path)
     except (AttributeError, KeyError, TypeError) as error:
         raise SavedFileError(
             f"{path} does not describe a learner ({error!r}): use a copy that was not edited"
@@ -84,7 +129,7 @@ def load(path: str | Path, **modules: nn.Module) -> Learner:
     if len(kinds) == 1:
         learner.to(kinds.pop())
     try:
-        learner.load_state_dict(tensors)
+        learner.load_state_dict(dict(tensors))
     except RuntimeError as error:
         raise SavedFileError(f"{path}: the weights do not fit the networks that were given: {error}") from error
     return learner.eval()

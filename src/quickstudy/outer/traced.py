@@ -89,17 +89,29 @@ def _replayed(graph: torch.fx.GraphModule, example: Sequence[Tensor]) -> Callabl
 
 
 def _compiled(graph: torch.fx.GraphModule, leaves: Sequence[Tensor]) -> Callable[..., Any]:
+    # called from C++, not from Python, its many small kernels take a tenth less time; some graphs cannot be
     on_cpu = all(leaf.device.type == "cpu" for leaf in leaves)
-    # called from C++, not from Python, its many small kernels take a tenth less time
-    run = torch.compile(graph, fullgraph=True, dynamic=False, options={"cpp_wrapper": True} if on_cpu else None)
+    ways: list[dict[str, Any] | None] = [{"cpp_wrapper": True}, None] if on_cpu else [None]
     calls: list[None] = []
+    cast(Any, graph)._lineno_map = None  # which operator stands in which line; the compiler errs in its use
+    run = torch.compile(graph, fullgraph=True, dynamic=False, options=ways.pop(0))
 
     def quietly(*tensors: Tensor) -> Any:
+        nonlocal run
         if len(calls) > 2:  # by then it is compiled, and says nothing more
             return run(*tensors)
         calls.append(None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return run(*tensors)
+            while True:
+                try:
+                    return run(*tensors)
+                except Exception as error:
+                    if len(calls) > 1:
+                        raise
+                    if not ways:
+                        why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+                        raise Refused(f"the compiler fails on it ({why})") from error
+                run = torch.compile(graph, fullgraph=True, dynamic=False, options=ways.pop(0))
 
     return quietly
