@@ -4,7 +4,8 @@
     python recipes/tim_omniglot.py --seed 0
 
 The temperature of 120 suits features of a ProtoNet, which are positive and lie close to each other: with the paper's 15
-predictions are nearly even, and the marginal entropy alone moves the prototypes. Nothing is trained before a task; each is fitted to its support set and to its 15 queries per class. Judged on the 423
+predictions are nearly even, and the marginal entropy alone moves the prototypes.
+Nothing is trained before a task; each is fitted to its support set and to its 15 queries per class. Judged on the 423
 test characters with their rotations, 1,000 episodes; the setting "init" of each stored line names the run that the
 backbone comes from. Appends one line for each protocol to benchmarks/results/omniglot.jsonl.
 """
