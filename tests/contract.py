@@ -130,6 +130,11 @@ def curve() -> nn.Module:
     return nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
 
 
+def tanh(in_features: int) -> nn.Module:
+    """A layer without a last bias or scale, which standardised features would not show."""
+    return nn.Sequential(nn.Linear(in_features, 8), nn.Tanh())
+
+
 CASES: dict[str, Case] = {
     "nearest_neighbour": Case(q.NearestNeighbour, trains=False),
     "protonet": Case(lambda: q.ProtoNet(smooth())),
@@ -248,6 +253,10 @@ CASES: dict[str, Case] = {
     "r2d2": Case(lambda: learners.R2D2(smooth())),
     "r2d2, conv4": Case(lambda: learners.R2D2(conv(norm="group")), images=True),
     "r2d2, sinusoid": Case(lambda: learners.R2D2(curve(), scale=1.0, regression=True), regression=True),
+    "ridge": Case(lambda: learners.Ridge(tanh(6))),
+    "ridge, one unit": Case(lambda: learners.Ridge(tanh(6), scale="together")),
+    "ridge, conv4": Case(lambda: learners.Ridge(conv(norm="group")), images=True),
+    "ridge, sinusoid": Case(lambda: learners.Ridge(tanh(1)), regression=True),
     "meta_opt_net": Case(lambda: learners.MetaOptNet(smooth(), c=0.5, epsilon=0.5)),
     "meta_opt_net, conv4": Case(lambda: learners.MetaOptNet(conv(norm="group")), images=True),
     "feat": Case(lambda: learners.FEAT(smooth(), features=5)),

@@ -1,5 +1,7 @@
 """quickstudy: models that learn a new task from a handful of examples."""
 
+from typing import TYPE_CHECKING, Any
+
 from quickstudy.backbones import MLP, Conv4, LSTMEncoder, Transformer, WithLinear
 from quickstudy.checkpoint import load_checkpoint, save_checkpoint
 from quickstudy.episode import Episode, Labelled, TaskDistribution, one_hot, task
@@ -31,6 +33,9 @@ from quickstudy.saving import load, save
 from quickstudy.tasks import AllClasses, ClassTasks, GaussianProcess, RandomAffine, Sinusoid, named_tasks
 from quickstudy.training import meta_train, refresh_statistics, settle_statistics
 
+if TYPE_CHECKING:
+    from quickstudy.estimators import FewShotClassifier, FewShotRegressor, load_model
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -49,6 +54,8 @@ __all__ = [
     "Comparison",
     "Conv4",
     "Episode",
+    "FewShotClassifier",
+    "FewShotRegressor",
     "GaussianProcess",
     "InContext",
     "LSTMEncoder",
@@ -73,6 +80,7 @@ __all__ = [
     "evaluate",
     "load",
     "load_checkpoint",
+    "load_model",
     "map_tasks",
     "mean_squared_error",
     "meta_train",
@@ -87,3 +95,12 @@ __all__ = [
     "unroll",
     "unrolled",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The estimators are imported when they are first asked for: scikit-learn takes as long to import as torch."""
+    if name in ("FewShotClassifier", "FewShotRegressor", "load_model"):
+        from quickstudy import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module 'quickstudy' has no attribute {name!r}")

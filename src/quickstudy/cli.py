@@ -1,4 +1,4 @@
-"""The command: train, evaluate, compare, report, demo, data, learners."""
+"""The command: train, evaluate, compare, report, demo, data, learners; those of model files are in commands_*.py."""
 
 import dataclasses
 import json as json_module
@@ -13,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 import quickstudy
+from quickstudy.commands_model import adapt, add, forget
+from quickstudy.commands_pack import pack
+from quickstudy.commands_predict import export, predict
 from quickstudy.commands_profile import profile
 from quickstudy.console import err, out, print_comparison, print_json, print_scores, train_with_bar
 from quickstudy.data.download import BASE_URL, LISTS_URL, download_omniglot
@@ -32,13 +35,22 @@ from quickstudy.tasks.trials import as_episode, image_size_for
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 ModeName = Literal["reverse", "recompute", "first_order", "truncated"]
-TasksName = Literal["omniglot", "omniglot_trials", "glyphs", "sinusoid", "gaussian_process", "fsdd"]
+TasksName = Literal["omniglot", "omniglot_trials", "glyphs", "sinusoid", "gaussian_process", "fsdd", "folder"]
 Split = Annotated[
     str | None,
-    typer.Option(help="omniglot: vinyals or official; glyphs: scripts; fsdd: speakers, across or digits."),
+    typer.Option(
+        help="omniglot: vinyals or official; glyphs: scripts; fsdd: speakers, across or digits; folder: classes or "
+        "groups."
+    ),
 ]
-Root = Annotated[Path | None, typer.Option(help="Folder with the archives of omniglot or fsdd.")]
+Root = Annotated[
+    Path | None, typer.Option(help="The folder of --tasks folder, or that with the archives of omniglot or fsdd.")
+]
 Rotations = Annotated[bool | None, typer.Option(help="Turned omniglot characters as classes of their own.")]
+ImageSize = Annotated[int, typer.Option(help="Side in pixels of the images of --tasks folder.")]
+Channels = Annotated[int, typer.Option(help="Of the images of --tasks folder: 1 (grey) or 3 (colour).")]
+JudgedImageSize = Annotated[int | None, typer.Option(help="Of --tasks folder; by default as in the run, or 28.")]
+JudgedChannels = Annotated[int | None, typer.Option(help="Of --tasks folder; by default as in the run, or 1.")]
 Way = Annotated[int, typer.Option(help="Classes per task.")]
 Shot = Annotated[int, typer.Option(help="Support examples per class.")]
 Queries = Annotated[int, typer.Option(help="Query examples per class.")]
@@ -53,7 +65,7 @@ Episodes = Annotated[int | None, typer.Option(help="How many tasks; by default 1
 WithinGroup = Annotated[bool, typer.Option("--within-group", help="Classes of a task share an alphabet or script.")]
 Threads = Annotated[int, typer.Option(help="Threads for torch; 0 takes every processor.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
-Part = Annotated[str, typer.Option(help="train, validation or test.")]
+Part = Annotated[str, typer.Option(help="train, validation or test; of a folder also all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Judged = Annotated[str, typer.Argument(metavar="LEARNER", help="A run folder, a learner file, or a name.")]
 SeveralJudged = Annotated[list[str], typer.Argument(metavar="LEARNER...", help="Run folders, learner files or names.")]
@@ -77,6 +89,8 @@ def train(
     split: Split = None,
     root: Root = None,
     rotations: Rotations = None,
+    image_size: ImageSize = 28,
+    channels: Channels = 1,
     train_part: Annotated[str, typer.Option(help="trainval and background train without meta-validation.")] = "train",
     way: Way = 5,
     shot: Shot = 1,
@@ -89,7 +103,7 @@ def train(
     norm: Literal["population", "batch", "group"] = "population",
     pool: Literal["max", "stride"] = "max",
     precision: Annotated[
-        Literal["float32", "bfloat16"], typer.Option(help="Of residual networks in training.")
+        Literal["float32", "bfloat16"], typer.Option(help="Of convolutional networks in training.")
     ] = "float32",
     head: Annotated[
         Literal["shared", "prototypes", "none"], typer.Option(help="Head of gradient-based learners.")
@@ -156,6 +170,8 @@ def evaluate_command(
     part: Part = "test",
     root: Root = None,
     rotations: Rotations = None,
+    image_size: JudgedImageSize = None,
+    channels: JudgedChannels = None,
     way: JudgedWay = None,
     shot: JudgedShot = None,
     queries: JudgedQueries = None,
@@ -169,17 +185,19 @@ def evaluate_command(
 ) -> None:
     """Judge a learner on tasks it has not seen."""
     use_threads(threads)
-    shape = {"way": way, "shot": shot, "queries": queries}
+    shape = {"way": way, "shot": shot, "queries": queries, "image_size": image_size, "channels": channels}
     drawn = {**shape, "episodes": episodes, "tasks": tasks, "split": split, "root": root, "rotations": rotations}
     asked = [
-        f"--{name}" for name, value in {**drawn, "within-group": within_group or None}.items() if value is not None
+        f"--{name.replace('_', '-')}"
+        for name, value in {**drawn, "within-group": within_group or None}.items()
+        if value is not None
     ]
     if trials is not None and asked:
         raise ValueError(f"{', '.join(asked)} and --trials were given; fixed trials have their own: leave one out")
     judged = open_learner(learner).to(_device(device))
     if trials is None:
-        shape["within_group"] = within_group
-        distribution = tasks_for([learner], tasks, split, root, rotations, part, shape)
+        asked_for = {**shape, "within_group": within_group}
+        distribution = tasks_for([learner], tasks, split, root, rotations, part, asked_for)
         generator = torch.Generator().manual_seed(seed)
         score = evaluate(judged, distribution, episodes=1000 if episodes is None else episodes, generator=generator)
     else:
@@ -199,6 +217,8 @@ def compare_command(
     part: Part = "test",
     root: Root = None,
     rotations: Rotations = None,
+    image_size: JudgedImageSize = None,
+    channels: JudgedChannels = None,
     way: JudgedWay = None,
     shot: JudgedShot = None,
     queries: JudgedQueries = None,
@@ -214,10 +234,10 @@ def compare_command(
     if twice:
         raise ValueError(f"{', '.join(twice)} was given more than once; required are different learners: name it once")
     use_threads(threads)
-    shape = {"way": way, "shot": shot, "queries": queries, "within_group": within_group}
+    shape = {"way": way, "shot": shot, "queries": queries, "image_size": image_size, "channels": channels}
     comparison = compare(
         {name: open_learner(name).to(_device(device)) for name in learners},
-        tasks_for(learners, tasks, split, root, rotations, part, shape),
+        tasks_for(learners, tasks, split, root, rotations, part, {**shape, "within_group": within_group}),
         episodes=1000 if episodes is None else episodes,
         generator=torch.Generator().manual_seed(seed),
     )
@@ -329,6 +349,8 @@ def tasks_for(
     usual = {"way": 20} if tasks == "omniglot_trials" else {"way": 5, "shot": 1, "queries": 15}
     if tasks in REGRESSION:
         usual = {} if run is None or run.tasks != tasks else {"shot": run.shot, "queries": run.queries}
+    if tasks == "folder" and run is not None:
+        usual |= {"image_size": run.image_size, "channels": run.channels}
     chosen = {**usual, **{name: value for name, value in shape.items() if value is not None}}
     return named_tasks(tasks, part, split=split, root=root, rotations=rotations, **chosen)
 
@@ -391,6 +413,8 @@ def _was_said(context: typer.Context, name: str) -> bool:
 
 
 app.command()(profile)
+for _command in (adapt, add, forget, predict, export, pack):
+    app.command()(_command)
 
 
 def main() -> None:

@@ -20,14 +20,14 @@ class Settings:
 
     Args:
         learner: a name in ``LEARNERS``.
-        tasks, split, root, rotations: the task distribution, see ``named_tasks``.
+        tasks, split, root, rotations, image_size, channels: the task distribution, see ``named_tasks``.
         train_part: the part that is meta-trained on; "trainval" or "background" leave nothing to validate on.
         way, shot, queries: of the meta-training episodes.
         within_group: classes of a task share a group.
         augment, elastic: random affine changes of meta-training images; with ``elastic`` they are bent as well.
         backbone, width, norm, pool: the network; ``width`` is channels for conv4, channels of the first block
             for resnets (the others in proportion) and units per hidden layer for mlp.
-        precision: of residual networks in training, "float32" or "bfloat16".
+        precision: of convolutional networks in training, "float32" or "bfloat16".
         head, inner_lr, inner_steps, first_order, adapts, mode: of gradient-based learners; ``adapts`` is a list of name
             patterns with commas between them.
         options: further arguments of the learner by name, for example {"strength": 2.0} of iMAML.
@@ -45,6 +45,8 @@ class Settings:
     split: str | None = None
     root: str | None = None
     rotations: bool | None = None
+    image_size: int = 28
+    channels: int = 1
     train_part: str = "train"
     way: int = 5
     shot: int = 1
@@ -90,6 +92,8 @@ class Settings:
             split=self.split,
             root=None if self.root is None else Path(self.root),
             rotations=self.rotations,
+            image_size=self.image_size,
+            channels=self.channels,
             **{**settings, **changes},
         )
 

@@ -126,6 +126,8 @@ def test_the_names_are_those_that_are_served(small, monkeypatch):
     monkeypatch.setattr(omniglot, "load", small_omniglot)
     monkeypatch.setattr(fsdd, "load", small_spoken)
     for name in TASKS:
+        if name == "folder":
+            continue  # has no data of its own, see below
         split = "official" if name == "omniglot" else None
         shape = {"way": 2} if name == "omniglot_trials" else {"way": 2, "shot": 1, "queries": 2}
         tasks = q.named_tasks(name, "validation", split=split, **shape)

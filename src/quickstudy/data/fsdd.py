@@ -123,13 +123,20 @@ def read_wav(content: bytes, *, name: str, rate: int = RATE) -> np.ndarray:
     return np.frombuffer(samples, dtype="<i2").astype(np.float32) / 32768
 
 
-def image_of(samples: np.ndarray) -> np.ndarray:
-    """A recording (n,) as a log-mel image (40, 40) float32 in units of 10 nats above silence; see `load`."""
+def image_of(samples: np.ndarray, *, rate: int = RATE, frames: int = FRAMES) -> np.ndarray:
+    """A recording (n,) as a log-mel image (40, frames) float32 in units of 10 nats above silence; see `load`.
+
+    Args:
+        samples: (n,) float32.
+        rate: samples per second; frames are 32 ms long and 20 ms apart at any rate.
+        frames: how many.
+    """
+    frame, hop = round(FRAME / RATE * rate), round(HOP / RATE * rate)
     x = torch.from_numpy(samples)
     x = 0.1 * x / x.square().mean().sqrt().clamp(min=1e-8)
-    needed = FRAME + (FRAMES - 1) * HOP
+    needed = frame + (frames - 1) * hop
     x = F.pad(x, (0, max(0, needed - len(x))))[:needed]
-    found = log_mel(x, rate=RATE, bands=BANDS, frame=FRAME, hop=HOP, floor=FLOOR)
+    found = log_mel(x, rate=rate, bands=BANDS, frame=frame, hop=hop, floor=FLOOR)
     return ((found - math.log(FLOOR)) / 10).numpy()
 
 

@@ -1,17 +1,22 @@
-"""Any image file as a small grey square: bright ink on a dark ground."""
+"""Any image as a small square: grey, with bright ink on a dark ground, or in colour."""
 
+import contextlib
 import functools
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 80_000_000  # an 80 megapixel photo; more is taken for a decompression bomb
+Source = Path | bytes | BinaryIO | Image.Image
+Converted = TypeVar("Converted")
 _ALPHA = {"RGBA", "LA", "PA", "La", "RGBa"}
 # What Pillow raises on damaged files of these formats.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
@@ -23,7 +28,7 @@ def suffixes() -> frozenset[str]:
     return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
 
 
-def read_image(source: Path | bytes | BinaryIO, *, size: int = 28, name: str | None = None) -> np.ndarray:
+def read_image(source: Source, *, size: int = 28, name: str | None = None, max_pixels: int | None = None) -> np.ndarray:
     """Read one image as a grey square.
 
     The camera's rotation mark is applied, transparency is laid on white, and the picture is fitted into the square with
@@ -31,29 +36,53 @@ def read_image(source: Path | bytes | BinaryIO, *, size: int = 28, name: str | N
     with ink on paper, the result is inverted.
 
     Args:
-        source: a file's path, its bytes, or an open binary file; of an animation the first frame is read.
+        source: a file's path, its bytes, an open binary file, or an image that Pillow holds; of an animation the first
+            frame is read.
         size: side of the result, in pixels.
         name: what an error calls the image; without it, the path or the open file's name.
+        max_pixels: an image of more is refused before it is decoded; by default ``MAX_PIXELS``.
 
     Returns:
         (size, size) uint8, ground near 0.
 
     Raises:
-        ValueError: not an image, a damaged one, or one of more than ``MAX_PIXELS`` pixels; the message names it.
+        ValueError: not an image, a damaged one, or one of too many pixels; the message names it.
         OSError: the file cannot be opened at all.
     """
+    grey, ground = _decoded(source, name, max_pixels, size, lambda image: _fit(_grey(image), size))
+    return 255 - grey if ground >= 128 else grey
+
+
+def read_colour_image(
+    source: Source, *, size: int = 28, name: str | None = None, max_pixels: int | None = None
+) -> np.ndarray:
+    """Read one image in colour: the largest square in its middle, resized; nothing is inverted.
+
+    Rotation marks and transparency are treated as in ``read_image``, whose arguments and errors these are.
+
+    Returns:
+        (3, size, size) uint8: red, green, blue.
+    """
+    return _decoded(source, name, max_pixels, size, lambda image: _middle(_colour(image), size))
+
+
+def _decoded(
+    source: Source, name: str | None, max_pixels: int | None, size: int, convert: Callable[[Image.Image], Converted]
+) -> Converted:
+    """What ``convert`` makes of the image, upright; every way in which it can be damaged is one kind of error."""
     if size < 1:
         raise ValueError(f"size is {size}, but must be at least 1 pixel: pass for example size=28")
     if name is None:
         name = str(source) if isinstance(source, Path) else str(getattr(source, "name", "the given image"))
-    data = source if isinstance(source, bytes) else source.read_bytes() if isinstance(source, Path) else source.read()
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    image = source if isinstance(source, bytes | Image.Image) else _content(source)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(name)
-            grey, ground = _fit(_grey(ImageOps.exif_transpose(image)), size)
+        with _opened(image) as opened:
+            if opened.width * opened.height > most:
+                raise _too_large(name, most)
+            return convert(ImageOps.exif_transpose(opened))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name) from error
+        raise _too_large(name, most) from error
     except _TooLarge:
         raise
     except _BROKEN as error:
@@ -61,30 +90,51 @@ def read_image(source: Path | bytes | BinaryIO, *, size: int = 28, name: str | N
             f"{name} cannot be read as an image ({error}); a whole file of format {', '.join(FORMATS)} is required: "
             "replace it or leave it out"
         ) from error
-    return 255 - grey if ground >= 128 else grey
+
+
+def _content(source: Path | BinaryIO) -> bytes:
+    return source.read_bytes() if isinstance(source, Path) else source.read()
+
+
+def _opened(image: Image.Image | bytes) -> AbstractContextManager[Image.Image]:
+    """What is opened here is closed again; the caller's own image stays open."""
+    if isinstance(image, Image.Image):
+        return contextlib.nullcontext(image)
+    if not image:
+        raise ValueError("the file is empty: 0 bytes")
+    return Image.open(io.BytesIO(image), formats=FORMATS)
 
 
 class _TooLarge(ValueError):
     """Told apart from what the decoder raises."""
 
 
-def _too_large(name: str) -> _TooLarge:
-    return _TooLarge(
-        f"{name} has more than the {MAX_PIXELS:,} pixels that are accepted: scale it down before it is read"
-    )
+def _too_large(name: str, most: int) -> _TooLarge:
+    return _TooLarge(f"{name} has more than the {most:,} pixels that are accepted: scale it down before it is read")
 
 
 def _grey(image: Image.Image) -> Image.Image:
     """Mode L, 0 black to 255 white."""
     if image.mode.startswith(("I", "F")):
         return _grey_from_numbers(np.asarray(image, dtype=np.float32))
-    if image.mode in _ALPHA or "transparency" in image.info:
-        ink = image.convert("RGBA")
-        white = Image.new("RGBA", ink.size, "white")
-        return Image.alpha_composite(white, ink).convert("L")
     if image.mode == "LAB":
         return image.getchannel(0)
-    return image.convert("L")
+    return _on_white(image).convert("L")
+
+
+def _colour(image: Image.Image) -> Image.Image:
+    """Mode RGB; of numbers and of the mode LAB the lightness alone."""
+    if image.mode == "LAB" or image.mode.startswith(("I", "F")):
+        return _grey(image).convert("RGB")
+    return _on_white(image).convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Transparency laid on white; an image without any as it is."""
+    if image.mode not in _ALPHA and "transparency" not in image.info:
+        return image
+    ink = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink)
 
 
 def _grey_from_numbers(value: np.ndarray) -> Image.Image:
@@ -112,3 +162,11 @@ def _fit(image: Image.Image, size: int) -> tuple[np.ndarray, float]:
     top, left = (size - height) // 2, (size - width) // 2
     square[top : top + height, left : left + width] = small
     return square, ground
+
+
+def _middle(image: Image.Image, size: int) -> np.ndarray:
+    """The largest square in the middle, as (3, size, size)."""
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    small = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))  # (size, size, 3) -> (3, size, size)

@@ -1,13 +1,12 @@
 """Fixed trials from folders of images: a published list of few-shot questions that every method answers alike."""
 
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from quickstudy.data.images import read_image, suffixes
+from quickstudy.data.listing import files_of, subfolders
 from quickstudy.data.root import MissingData
 
 LAYOUT = "FOLDER/TRIAL/support/CLASS/*.png and FOLDER/TRIAL/query/CLASS/*.png"
@@ -57,7 +56,7 @@ def load_trials(folder: Path, *, size: int = 28) -> list[Trial]:
         raise MissingData(f"{folder} is not a folder: give one laid out as {LAYOUT}")
     if _is_trial(folder):
         raise ValueError(f"{folder} is itself a trial: give the folder above it, laid out as {LAYOUT}")
-    trials = [_trial(path, size) for path in _subfolders(folder) if _is_trial(path)]
+    trials = [_trial(path, size) for path in subfolders(folder) if _is_trial(path)]
     if not trials:
         raise ValueError(f"{folder} holds no trials: it must be laid out as {LAYOUT}")
     return trials
@@ -103,7 +102,7 @@ def _files(trial: Path, part: str) -> dict[str, list[Path]]:
     """Class name: its image files, which may be none; there is at least one class."""
     if not (trial / part).is_dir():
         raise ValueError(f"the trial {trial} has no folder {part!r}: it must be laid out as {LAYOUT}")
-    found = {path.name: _sorted(p for p in path.iterdir() if _is_image(p)) for path in _subfolders(trial / part)}
+    found = {path.name: files_of(path, suffixes()) for path in subfolders(trial / part)}
     if not found:
         raise ValueError(f"{trial / part} has no class folders: the trial must be laid out as {LAYOUT}")
     return found
@@ -113,21 +112,3 @@ def _read(files: dict[str, list[Path]], classes: tuple[str, ...], size: int) -> 
     labelled = [(path, classes.index(name)) for name, paths in files.items() for path in paths]
     x = np.stack([read_image(path, size=size) for path, _ in labelled])[:, None]  # (n, 1, size, size)
     return x, np.array([label for _, label in labelled], dtype=np.int64)
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in suffixes() and not path.name.startswith(".") and path.is_file()
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return _sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
-
-
-def _sorted(paths: Iterable[Path]) -> list[Path]:
-    return sorted(paths, key=_natural)
-
-
-def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Text and numbers in turn, so b2 before b10; names that differ only in case or zeros by their characters."""
-    parts = re.split(r"([0-9]+)", path.name.casefold())
-    return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)], path.name

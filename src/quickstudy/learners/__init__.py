@@ -25,6 +25,7 @@ from quickstudy.learners.r2d2 import R2D2
 from quickstudy.learners.rare_memory import RareMemory
 from quickstudy.learners.relation_net import RelationNet
 from quickstudy.learners.reptile import Reptile
+from quickstudy.learners.ridge import Ridge
 from quickstudy.learners.siamese import Siamese
 from quickstudy.learners.simple_shot import SimpleShot
 from quickstudy.learners.snail import SNAIL
@@ -52,6 +53,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "attentive_np": AttentiveNP,
     "in_context": InContext,
     "r2d2": R2D2,
+    "ridge": Ridge,
     "meta_opt_net": MetaOptNet,
     "feat": FEAT,
     "simple_shot": SimpleShot,
@@ -92,6 +94,7 @@ __all__ = [
     "RareMemory",
     "RelationNet",
     "Reptile",
+    "Ridge",
     "Siamese",
     "SimpleShot",
     "SupervisedContrastive",

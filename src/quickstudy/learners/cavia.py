@@ -83,7 +83,7 @@ class CAVIA(GradientBased):
     def embed(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """The network's output for examples x (n, d, ...) with this context."""
         context = params["context"].view(1, -1, *[1] * (x.ndim - 2))
-        context = context.expand(len(x), -1, *x.shape[2:])  # (n, context, ...)
+        context = context.expand(x.shape[0], -1, *x.shape[2:])  # (n, context, ...)
         # given its own parameters, so that ``call`` knows where it runs
         return call(self.network, dict(self.network.named_parameters()), torch.cat([x, context], dim=1))
 

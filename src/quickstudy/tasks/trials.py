@@ -24,7 +24,7 @@ def image_size_for(learner: nn.Module) -> int:
     Raises:
         ValueError: a network for more than one input channel: trials are read as grey images.
     """
-    network = _innermost(learner)
+    network = innermost(learner)
     channels, size = getattr(network, "in_channels", 1), getattr(network, "image_size", 28)
     if channels != 1:
         raise ValueError(
@@ -34,10 +34,10 @@ def image_size_for(learner: nn.Module) -> int:
     return size if isinstance(size, int) else 28
 
 
-def _innermost(module: nn.Module) -> nn.Module:
+def innermost(module: nn.Module) -> nn.Module:
     """The backbone of the network of a learner."""
     for name in ("backbone", "network"):
         inner = getattr(module, name, None)
         if isinstance(inner, nn.Module):
-            return _innermost(inner)
+            return innermost(inner)
     return module

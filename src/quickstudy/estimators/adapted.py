@@ -1,0 +1,96 @@
+"""A learner with a fixed adapted state as one module without memory: what is traced into a graph."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from quickstudy.learner import Learner
+from quickstudy.trust import Calibration, probabilities, unknown_scores
+
+
+class Adapted(nn.Module):
+    """x (n, *input) → what a learner with a fixed adapted state says of it.
+
+    Args:
+        learner: its ``predict`` is called.
+        adapted: what its ``adapt`` returned; tensors in it become buffers.
+        numbers: the learner predicts numbers and no classes.
+        calibration: for probabilities and the unknown score; None for temperature 1.
+        score: the name of the unknown score; None for none.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        adapted: Any,
+        *,
+        numbers: bool = False,
+        calibration: Calibration | None = None,
+        score: str | None = None,
+    ):
+        super().__init__()
+        self.learner, self.adapted = learner, adapted
+        self.numbers, self.calibration, self.score = numbers, calibration, score
+        self.leaves, self.spec = pytree.tree_flatten(adapted)
+        for i, leaf in enumerate(self.leaves):
+            if isinstance(leaf, Tensor):
+                self.register_buffer(f"adapted_{i}", leaf.detach().clone())
+                self.leaves[i] = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what ``forward`` returns."""
+        if self.numbers:
+            return ("prediction",)
+        return ("probabilities", "logits", *(() if self.score is None else ("unknown_score",)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Predictions (n, d); or probabilities and logits (n, way), and the unknown score (n,) if there is one."""
+        buffers = dict(self.named_buffers(recurse=False))
+        leaves = [buffers.get(f"adapted_{i}", leaf) for i, leaf in enumerate(self.leaves)]
+        answer = self.learner.predict(pytree.tree_unflatten(leaves, self.spec), x)
+        if self.numbers:
+            return (answer,)
+        temperature = 1.0 if self.calibration is None else self.calibration.temperature
+        found = (torch.softmax(answer / temperature, dim=-1), answer)
+        return found if self.score is None else (*found, _score(answer, temperature, self.score))
+
+    def expected(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The same by the functions that estimators use, which look into the numbers and so have no graph."""
+        answer = self.learner.predict(self.adapted, x)
+        if self.numbers:
+            return (answer,)
+        found = (probabilities(answer, self.calibration), answer)
+        return found if self.score is None else (*found, unknown_scores(answer, self.calibration)[self.score])
+
+    def in_single_precision(self) -> "Adapted":
+        """The same, or a copy in single precision."""
+        kinds = {t.dtype for t in (*self.parameters(), *self.buffers()) if t.is_floating_point()}
+        if kinds <= {torch.float32}:
+            return self
+        learner, adapted = copy.deepcopy(self.learner).float(), pytree.tree_map_only(Tensor, as_float32, self.adapted)
+        single = Adapted(learner, adapted, numbers=self.numbers, calibration=self.calibration, score=self.score)
+        return single.eval()
+
+
+def as_float32(x: Tensor) -> Tensor:
+    """Floating point numbers in single precision; tokens stay as they are."""
+    return x.float() if x.is_floating_point() else x
+
+
+def _score(logits: Tensor, temperature: float, score: str) -> Tensor:
+    """``unknown_scores`` in operators that a graph has."""
+    z = logits / temperature
+    if score == "maximum_logit":
+        return -logits.amax(-1)
+    if score == "energy":
+        return -temperature * torch.logsumexp(z, -1)
+    if score == "maximum_probability":
+        return -torch.softmax(z, -1).amax(-1)
+    if score == "entropy":
+        return -(torch.softmax(z, -1) * torch.log_softmax(z, -1)).sum(-1)
+    first, second = logits.topk(2, dim=-1).values.unbind(-1)
+    return second - first

@@ -1,0 +1,129 @@
+"""FewShotRegressor: any learner that predicts numbers behind ``fit`` and ``predict``."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_array
+from torch import Tensor
+
+from quickstudy.episode import Labelled
+from quickstudy.estimators.examples import CHUNK, as_learner_reads, precision_of, read_examples, require_fitted
+from quickstudy.evaluation import evaluating
+from quickstudy.learner import Learner
+from quickstudy.packing import open_packed
+from quickstudy.readers import Reader
+
+
+class FewShotRegressor(RegressorMixin, BaseEstimator):
+    """Learn to predict numbers from a handful of examples.
+
+    Args:
+        learner: a Learner that predicts numbers, the path of a learner file or run folder, or "tables" or "texts".
+        reader: how examples are read; by default the learner's own.
+
+    Attributes:
+        n_features_in_, feature_names_in_: of tables.
+        support_: what was learnt from, as the learner reads it: x (n, *input), y (n, outputs).
+        learner_, reader_: what ``learner`` was resolved to.
+    """
+
+    def __init__(self, learner: Learner | str | Path = "tables", *, reader: Reader | None = None):
+        self.learner = learner
+        self.reader = reader
+
+    def fit(self, X: Any, y: Any) -> "FewShotRegressor":
+        """Learn from examples ``X`` with the targets ``y`` (n,) or (n, outputs), and forget what was learnt before.
+
+        Raises:
+            ValueError: what cannot be read, other numbers of targets, a learner that tells classes apart.
+        """
+        packed = open_packed(self.learner, regression=True)
+        self.learner_, self.card_ = packed.learner, dict(packed.card)
+        self.reader_, x = read_examples(self, self.reader or packed.reader, X, reset=True)
+        targets, self._flat = _targets(y)
+        self._learn(as_learner_reads(self.learner_, x), targets)
+        return self
+
+    def partial_fit(self, X: Any, y: Any) -> "FewShotRegressor":
+        """Learn from further examples and keep those that are there; the first call is ``fit``."""
+        if not self.__sklearn_is_fitted__():
+            return self.fit(X, y)
+        _, x = read_examples(self, self.reader_, X, reset=False)
+        targets, _ = _targets(y)
+        if targets.shape[1] != self.support_.y.shape[1]:
+            raise ValueError(
+                f"targets of {targets.shape[1]} columns were given, and the first had {self.support_.y.shape[1]}: give "
+                "the same columns"
+            )
+        known = self.support_.y.to(targets)
+        x = as_learner_reads(self.learner_, x)
+        if len(x) != len(targets):
+            raise ValueError(f"{len(x)} examples and {len(targets)} targets; required is one target for each")
+        self._learn(torch.cat([self.support_.x, x]), torch.cat([known, targets]))
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The predicted numbers, (n,) or (n, outputs) as ``y`` was.
+
+        Raises:
+            ValueError: not fitted; columns that changed.
+        """
+        require_fitted(self)
+        _, x = read_examples(self, self.reader_, X, reset=False)
+        x = as_learner_reads(self.learner_, x)
+        with evaluating(self.learner_):
+            parts = [self.learner_.predict(self._adapted, part).cpu() for part in x.split(CHUNK)]
+        numbers = torch.cat(parts).double().numpy()
+        return numbers[:, 0] if self._flat else numbers
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted regressor to one file: learner, reader, examples and targets. Never pickle."""
+        from quickstudy.estimators.model_file import save_model  # here, because that module builds regressors
+
+        save_model(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path, **modules: Any) -> "FewShotRegressor":
+        """The regressor of a file that ``save`` wrote; ``modules`` are the user's own networks, as for ``load``."""
+        from quickstudy.estimators.model_file import load_model
+
+        model = load_model(path, **modules)
+        if not isinstance(model, cls):
+            raise ValueError(
+                f"{path} holds a {type(model).__name__}; required is a {cls.__name__}: use quickstudy.load_model"
+            )
+        return model
+
+    def _learn(self, x: Tensor, targets: Tensor) -> None:
+        if len(x) != len(targets):
+            raise ValueError(
+                f"{len(x)} examples and {len(targets)} targets were given; required is one target for each"
+            )
+        support = Labelled(x, targets.to(precision_of(self.learner_, x)))
+        if not self.learner_.predicts_numbers(support.y):
+            raise ValueError(
+                f"{type(self.learner_).__name__} would take {targets.shape[1]} columns of targets for classes; required "
+                "is one column, or a learner built with regression=True"
+            )
+        with evaluating(self.learner_):
+            adapted = self.learner_.adapt(support)
+        self.support_, self._adapted = support, adapted
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "support_" in vars(self)
+
+
+def _targets(y: Any) -> tuple[Tensor, bool]:
+    """(n, outputs) in float64, and whether there is one column without a name of its own."""
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None: give one target for each example")
+    values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    return torch.from_numpy(values.reshape(len(values), -1).copy()), values.ndim == 1

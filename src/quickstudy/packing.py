@@ -1,0 +1,117 @@
+"""A learner with all that it needs to meet a person's data: how it reads them, how far it can be trusted, its card.
+
+A packed learner is an ordinary learner file, which ``load`` takes, with these facts in its header.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from quickstudy.learner import Learner
+from quickstudy.learners import Ridge, SimpleShot
+from quickstudy.opening import open_learner, shipped
+from quickstudy.readers import ArrayReader, ImageReader, Reader, SoundReader, TableReader, TextReader, reader_from_dict
+from quickstudy.runs import RunFolder, Settings
+from quickstudy.saving import SavedFileError, read_facts, save
+from quickstudy.tasks.trials import innermost
+from quickstudy.trust import Trust
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A learner that meets a person's data.
+
+    Attributes:
+        learner: adapts to what the reader reads.
+        reader: from a person's files, arrays or tables to the learner's tensors.
+        trust: what was found on meta-validation tasks about probabilities and unknown classes; None if nothing was.
+        card: name, licence, data, recipe, ...: what a person who is handed the file should know.
+    """
+
+    learner: Learner
+    reader: Reader
+    trust: Trust | None = None
+    card: Mapping[str, str] = field(default_factory=dict)
+
+
+def _tables(regression: bool) -> Packed:
+    return Packed(Ridge(regression=regression), TableReader(), card={"name": "tables"})
+
+
+def _texts(regression: bool) -> Packed:
+    return Packed(Ridge(regression=regression), TextReader(), card={"name": "texts"})
+
+
+def _sounds(regression: bool) -> Packed:
+    if regression:
+        return Packed(Ridge(regression=True), SoundReader(), card={"name": "sounds"})
+    return Packed(SimpleShot(nn.Identity()), SoundReader(), card={"name": "sounds"})
+
+
+WITHOUT_TRAINING = {"tables": _tables, "texts": _texts, "sounds": _sounds}
+"""Learners by name that have no trained weights."""
+
+
+def names() -> list[str]:
+    """The names that ``open_packed`` knows."""
+    return [*WITHOUT_TRAINING, *shipped()]
+
+
+def open_packed(learner: Learner | str | Path, *, regression: bool = False) -> Packed:
+    """The learner that a person names, with its reader, trust and card.
+
+    Args:
+        learner: a Learner, a run folder, a learner file, or one of ``names()``.
+        regression: it is to predict numbers, which changes the heads that have no trained weights.
+
+    Raises:
+        ValueError: nothing of that name, or a file that cannot be read.
+    """
+    if isinstance(learner, Learner):
+        return Packed(learner.eval(), reader_for(learner))
+    if str(learner) in WITHOUT_TRAINING and not Path(learner).exists():
+        return WITHOUT_TRAINING[str(learner)](regression)
+    if str(learner) not in (*shipped(), "nearest_neighbour") and not Path(learner).exists():
+        raise ValueError(
+            f"learner {str(learner)!r}; required is a Learner, a run folder, a learner file, or one of "
+            f"{', '.join(names())}: train one with quickstudy train --out {learner}"
+        )
+    opened = open_learner(learner)
+    if Path(learner).is_dir():
+        return Packed(opened, reader_of_run(RunFolder(learner).settings(), opened))
+    path = Path(learner) if Path(learner).exists() else shipped().get(str(learner))
+    if path is None:
+        return Packed(opened, reader_for(opened))
+    facts = read_facts(path)
+    try:
+        reader = reader_from_dict(facts["reader"]) if "reader" in facts else reader_for(opened)
+        trust = Trust.from_dict(facts["trust"]) if facts.get("trust") else None
+    except (AttributeError, KeyError, TypeError) as error:
+        raise SavedFileError(f"{path} does not describe a reader and its trust ({error!r}): pack it again") from error
+    return Packed(opened, reader, trust, facts.get("card", {}))
+
+
+def pack(packed: Packed, path: str | Path) -> None:
+    """Write one learner file with reader, trust and card in it; ``open_packed`` and ``load`` take it."""
+    facts = {
+        "reader": packed.reader.as_dict(),
+        "trust": None if packed.trust is None else packed.trust.as_dict(),
+        "card": dict(packed.card),
+    }
+    save(packed.learner, path, facts=facts)
+
+
+def reader_for(learner: Learner) -> Reader:
+    """What the learner's network reads: images for a convolutional one, arrays as they are for any other."""
+    network = innermost(learner)
+    channels, size = getattr(network, "in_channels", None), getattr(network, "image_size", 28)
+    if isinstance(channels, int) and channels in (1, 3) and isinstance(size, int):
+        return ImageReader(size=size, channels=channels)
+    return ArrayReader()
+
+
+def reader_of_run(settings: Settings, learner: Learner) -> Reader:
+    """What the tasks of a run consist of: recordings for spoken digits, otherwise as ``reader_for``."""
+    return SoundReader() if settings.tasks == "fsdd" else reader_for(learner)

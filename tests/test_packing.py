@@ -1,0 +1,62 @@
+"""Packed learners: what a name, a path or a Learner is resolved to."""
+
+import pytest
+import torch
+
+import quickstudy as q
+from quickstudy.learners import Ridge, SimpleShot
+from quickstudy.packing import Packed, names, open_packed, pack
+from quickstudy.readers import ArrayReader, ImageReader, SoundReader, TableReader, TextReader
+from quickstudy.trust import calibrate
+
+
+def test_names():
+    assert names()[:3] == ["tables", "texts", "sounds"]
+    assert {"characters", "characters_background"} <= set(names())
+    assert isinstance(open_packed("tables").learner, Ridge)
+    assert open_packed("tables", regression=True).learner.regression  # pyright: ignore
+    assert isinstance(open_packed("texts").reader, TextReader)
+    assert isinstance(open_packed("sounds").reader, SoundReader)
+    assert isinstance(open_packed("sounds", regression=True).learner, Ridge)
+    assert isinstance(open_packed("tables").reader, TableReader)
+
+
+@pytest.mark.parametrize("name", ["characters", "characters_background"])
+def test_what_ships_is_packed(name):
+    packed = open_packed(name)
+    assert isinstance(packed.learner, SimpleShot)
+    assert packed.reader == ImageReader(size=28, channels=1)
+    assert packed.trust is not None
+    assert {"name", "licence", "recipe", "seed", "data"} <= set(packed.card)
+
+
+def test_a_learner_is_read_by_its_network():
+    assert open_packed(q.ProtoNet(q.Conv4(3, 8, image_size=32))).reader == ImageReader(size=32, channels=3)
+    assert open_packed(q.ProtoNet(q.MLP(4, (8,), 8))).reader == ArrayReader()
+
+
+def test_a_pack_comes_back_and_is_a_learner_file(tmp_path):
+    torch.manual_seed(0)
+    x = torch.rand(160, 4, generator=torch.Generator().manual_seed(0))
+    tasks = q.ClassTasks(x, [i // 20 for i in range(160)], way=2, shot=2, queries=5)
+    learner = q.ProtoNet(q.MLP(4, (8,), 8)).eval()
+    generator = torch.Generator().manual_seed(1)
+    trust = calibrate(learner, tasks, ways=(2,), shots=(2,), episodes=30, generator=generator, source="made")
+    pack(Packed(learner, ArrayReader((4,)), trust, {"name": "mine"}), tmp_path / "mine.safetensors")
+    again = open_packed(tmp_path / "mine.safetensors")
+    assert (again.reader, again.trust, again.card) == (ArrayReader((4,)), trust, {"name": "mine"})
+    assert isinstance(q.load(tmp_path / "mine.safetensors"), q.ProtoNet)
+
+
+def test_facts_that_are_none_and_names_that_are_none(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    q.save(q.ProtoNet(q.MLP(4, (8,), 8)), path, facts={"reader": {"kind": "arrays"}, "trust": {"score": "x"}})
+    with pytest.raises(ValueError, match="no stored trust"):
+        open_packed(path)
+    q.save(q.ProtoNet(q.MLP(4, (8,), 8)), path, facts={"reader": {"kind": "smells"}})
+    with pytest.raises(ValueError, match="'smells' is not known"):
+        open_packed(path)
+    with pytest.raises(
+        ValueError, match=r"learner 'nobody'; required is a Learner, .* tables, texts, sounds, characters"
+    ):
+        open_packed("nobody")
