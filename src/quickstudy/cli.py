@@ -17,6 +17,7 @@ from quickstudy.commands_model import adapt, add, forget
 from quickstudy.commands_pack import pack
 from quickstudy.commands_predict import export, predict
 from quickstudy.commands_profile import profile
+from quickstudy.commands_serve import serve
 from quickstudy.console import err, out, print_comparison, print_json, print_scores, train_with_bar
 from quickstudy.data.download import BASE_URL, LISTS_URL, download_omniglot
 from quickstudy.data.root import MissingData
@@ -412,8 +413,7 @@ def _was_said(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-app.command()(profile)
-for _command in (adapt, add, forget, predict, export, pack):
+for _command in (profile, adapt, add, forget, predict, export, pack, serve):
     app.command()(_command)
 
 

@@ -1,0 +1,153 @@
+"""One version of a task, learnt: what it answers, where its examples lie, and its file."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quickstudy.episode import Labelled, one_hot
+from quickstudy.estimators import FewShotClassifier
+from quickstudy.packing import Packed
+from quickstudy.serve.rows import Support
+from quickstudy.trust import is_unknown, prediction_sets, probabilities, unknown_scores
+
+
+class Ranked(TypedDict):
+    """A class and its probability."""
+
+    label: str
+    probability: float
+
+
+class Answer(TypedDict):
+    """What is said of one image; see the schema ``Prediction``."""
+
+    label: str | None
+    unknown: bool
+    unknown_score: float | None
+    ranking: list[Ranked]
+    set: list[str]
+
+
+class Place(TypedDict):
+    """Where an example or a query lies on the map."""
+
+    x: float
+    y: float
+
+
+class Adapted:
+    """A classifier of the examples of a task; nothing changes it, so threads may share it.
+
+    Args:
+        packed: the learner, shared by all tasks.
+        support: which examples, of which classes.
+        x: (n, channels, size, size) the same as the learner reads them.
+
+    Attributes:
+        version: of the task.
+        classes: how many have examples; with fewer than two there is a map and nothing else.
+        support: as given.
+    """
+
+    def __init__(self, packed: Packed, support: Support, x: Tensor):
+        self.version, self.classes, self.support = support.version, len(set(support.labels)), support
+        self._classifier: FewShotClassifier | None = None
+        if len(x) > 1:  # where all are of one class, a class of its own for each is enough for a map
+            self._classifier = _fitted(packed, x, support.labels if self.classes > 1 else support.ids)
+
+    def answer(self, x: Tensor, *, coverage: float, false_alarms: float) -> list[Answer]:
+        """What there is to say of each image, from one pass through the network.
+
+        Where too few examples were seen to keep to ``coverage`` or ``false_alarms``, sets hold every class and nothing
+        is called unknown, which keeps to both.
+
+        Args:
+            x: (m, channels, size, size).
+            coverage: how often a set is to hold the true class, in (0, 1).
+            false_alarms: the fraction of images of known classes that may be called unknown, in (0, 1).
+        """
+        classifier = self._classifier
+        assert classifier is not None
+        assert self.classes > 1
+        logits, trust = classifier._logits(x), classifier.trust_
+        labels = [str(label) for label in classifier.classes_.tolist()]
+        calibration = None if trust is None else trust.at(*classifier._shape())
+        p = probabilities(logits, calibration)  # (m, way)
+        sets, unknown = torch.ones_like(p, dtype=torch.bool), torch.zeros(len(x), dtype=torch.bool)
+        scores: list[float | None] = [None] * len(x)
+        if trust is not None and calibration is not None:
+            scores = torch.nan_to_num(unknown_scores(logits, calibration)[trust.score]).tolist()
+            with suppress(ValueError):
+                sets = prediction_sets(logits, calibration, trust.conformity, coverage)
+            with suppress(ValueError):
+                unknown = is_unknown(logits, calibration, trust.score, false_alarms)
+        rows = zip(p.tolist(), unknown.tolist(), scores, sets.tolist(), strict=True)
+        return [_answer(labels, *row) for row in rows]
+
+    def map(self, x: Tensor | None) -> tuple[list[Place], list[Place]]:
+        """The plane of the support embedding's two principal directions, scaled so that the support set fills [-1, 1].
+
+        Args:
+            x: (m, channels, size, size) further images; one that would lie outside is moved to the edge.
+
+        Returns:
+            the places of the support set in its order, and those of ``x``.
+        """
+        if self._classifier is None:
+            middle = Place(x=0.0, y=0.0)  # of one example or none there is no plane
+            return [middle] * len(self.support.ids), [middle] * (0 if x is None else len(x))
+        centre, axes, scale, support = self._plane
+        queries = [] if x is None else _places((self._classifier.embed(x) - centre) @ axes / scale)
+        return _places(support), queries
+
+    def save(self, path: Path) -> None:
+        """Write the classifier to a file that ``quickstudy.load_model`` takes."""
+        assert self._classifier is not None
+        self._classifier.save(path)
+
+    @cached_property
+    def _plane(self) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+        """Centre (d,), axes (d, 2), scale, and the support set (n, 2) by them."""
+        assert self._classifier is not None
+        z = self._classifier.support_embedding()
+        centre = z.mean(0)
+        axes = np.linalg.svd(z - centre, full_matrices=False)[2][:2].T  # (d, 2)
+        axes = axes * np.where(axes[np.abs(axes).argmax(0), [0, 1][: axes.shape[1]]] < 0, -1, 1)  # one of the two signs
+        axes = np.pad(axes, ((0, 0), (0, 2 - axes.shape[1])))
+        places = (z - centre) @ axes  # (n, 2)
+        scale = float(np.abs(places).max()) or 1.0
+        return centre, axes, scale, places / scale
+
+
+def _fitted(packed: Packed, x: Tensor, labels: Sequence[str]) -> FewShotClassifier:
+    classifier = FewShotClassifier(packed.learner, reader=packed.reader)
+    if packed.trust is None:
+        return classifier.fit(x, list(labels))
+    # as one from a file: what was measured when the learner was packed stands
+    classifier.learner_, classifier.reader_, classifier.card_ = packed.learner, packed.reader, dict(packed.card)
+    classifier.trust_, classifier._measures_trust = packed.trust, False
+    classes = sorted(set(labels))
+    y = one_hot(torch.tensor([classes.index(label) for label in labels]), len(classes))
+    classifier._restore(Labelled(x, y), classes)
+    return classifier
+
+
+def _answer(labels: list[str], p: list[float], unknown: bool, score: float | None, inside: list[bool]) -> Answer:
+    order = sorted(range(len(labels)), key=lambda k: -p[k])
+    return Answer(
+        label=None if unknown else labels[order[0]],
+        unknown=unknown,
+        unknown_score=score,
+        ranking=[Ranked(label=labels[k], probability=p[k]) for k in order],
+        set=[labels[k] for k in order if inside[k]],
+    )
+
+
+def _places(at: np.ndarray) -> list[Place]:
+    return [Place(x=x, y=y) for x, y in np.clip(at, -1, 1).tolist()]

@@ -1,0 +1,172 @@
+"""From the stored examples of a task to answers: adapted classifiers are kept, and made again from the store."""
+
+import asyncio
+import tempfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quickstudy.packing import Packed
+from quickstudy.readers import ImageReader
+from quickstudy.serve.adapted import Adapted, Answer, Place
+from quickstudy.serve.limits import Limits
+from quickstudy.serve.pictures import check_image, kept_copy
+from quickstudy.serve.refusal import Refusal
+from quickstudy.serve.rows import Stored, Support
+from quickstudy.serve.store import Store
+
+Result = TypeVar("Result")
+
+
+class Engine:
+    """Reads images, classifies, and draws maps, in a few threads of its own with one thread of torch each.
+
+    Args:
+        packed: the learner; it must read images.
+        store: the tasks.
+        limits: of one request.
+        workers: threads that compute.
+        kept: adapted classifiers that are kept, those last asked for.
+
+    Raises:
+        ValueError: a learner that reads something else than images.
+    """
+
+    def __init__(self, packed: Packed, store: Store, limits: Limits, *, workers: int = 2, kept: int = 32):
+        if not isinstance(packed.reader, ImageReader):
+            raise ValueError(
+                f"the learner reads {packed.reader.kind}, and the server takes images; required is one of images, "
+                "such as --learner characters"
+            )
+        cast(Any, packed.learner).to(memory_format=torch.channels_last)  # convolutions on a processor are faster so
+        self.packed, self.store, self.limits = packed, store, limits
+        self.reader = packed.reader
+        self._pool = ThreadPoolExecutor(workers, "quickstudy", initializer=torch.set_num_threads, initargs=(1,))
+        self._kept, self._most, self._guard = OrderedDict[str, Adapted](), kept, Lock()
+        self._making: dict[str, asyncio.Task[Adapted]] = {}
+
+    def close(self) -> None:
+        """Finish what was begun and end the threads."""
+        self._pool.shutdown()
+
+    async def aside(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Run what waits for the disk, and computes little, in a thread that does not keep others from computing."""
+        return await asyncio.to_thread(function, *arguments)
+
+    def forget(self, task: str) -> None:
+        """Let go of what is kept of a task that is gone."""
+        with self._guard:
+            self._kept.pop(task, None)
+
+    async def take_in(self, files: Sequence[bytes]) -> list[Stored]:
+        """What is stored of images.
+
+        Raises:
+            Refusal: 413, 415 or 422, an image that cannot be taken; the message says which.
+        """
+        return await self._run(self._take_in, files)
+
+    async def classify(
+        self, task: str, files: Sequence[bytes], *, coverage: float, false_alarms: float
+    ) -> list[Answer]:
+        """An answer for each image.
+
+        Raises:
+            Refusal: an image that cannot be taken; 404, no such task; 409, fewer than two classes with examples.
+        """
+
+        def use(adapted: Adapted) -> list[Answer]:
+            _require_two_classes(adapted)
+            return adapted.answer(self.read(files), coverage=coverage, false_alarms=false_alarms)
+
+        return await self._with(task, use)
+
+    async def map(self, task: str, files: Sequence[bytes] = ()) -> tuple[Support, list[Place], list[Place]]:
+        """The examples of a task and where they lie, and where the given images lie (``Adapted.map``)."""
+        return await self._with(
+            task, lambda adapted: (adapted.support, *adapted.map(self.read(files) if files else None))
+        )
+
+    async def model(self, task: str) -> bytes:
+        """The file that ``quickstudy predict`` takes; Refusal 409 as in ``classify``."""
+
+        def use(adapted: Adapted) -> bytes:
+            _require_two_classes(adapted)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.safetensors"
+                adapted.save(path)
+                return path.read_bytes()
+
+        return await self._with(task, use)
+
+    def read(self, files: Sequence[bytes]) -> Tensor:
+        """Images (n, channels, size, size) as the learner reads them."""
+        for i, data in enumerate(files):
+            check_image(data, _which(i, files), self.limits)
+        try:
+            return self.reader.read(list(files))
+        except ValueError as error:
+            raise Refusal(422, f"{error}; counted from 0: send whole images") from error
+
+    def _take_in(self, files: Sequence[bytes]) -> list[Stored]:
+        pictures = [kept_copy(data, _which(i, files), self.limits) for i, data in enumerate(files)]
+        x = self.read(files).numpy()
+        return [Stored(zlib.compress(row.tobytes(), 1), png) for row, png in zip(x, pictures, strict=True)]
+
+    async def _with(self, task: str, use: Callable[[Adapted], Result]) -> Result:
+        """``use`` on the task's classifier, at least as new as the task is now."""
+        wanted = await self.aside(self.store.version, task)
+        with self._guard:
+            adapted = self._kept.get(task)
+            if adapted is not None:
+                self._kept.move_to_end(task)
+        while adapted is None or adapted.version < wanted:
+            making = self._making.get(task)
+            if making is None:
+                making = asyncio.create_task(self._run(self._adapt, task))
+                self._making[task] = making
+                making.add_done_callback(lambda done: (self._making.pop(task), done.cancelled() or done.exception()))
+            adapted = await asyncio.shield(making)
+        return await self._run(use, adapted)
+
+    def _adapt(self, task: str) -> Adapted:
+        support = self.store.support(task)
+        try:
+            adapted = Adapted(self.packed, support, self._arrays(support))
+        except ValueError as error:
+            raise Refusal(409, f"the learner cannot learn this task ({error})") from error
+        with self._guard:
+            self._kept[task] = adapted
+            self._kept.move_to_end(task)
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return adapted
+
+    def _arrays(self, support: Support) -> Tensor:
+        shape = (self.reader.channels, self.reader.size, self.reader.size)
+        rows = [np.frombuffer(zlib.decompress(x), np.float32).reshape(shape) for x in support.x]
+        return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, *shape)
+
+    async def _run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+
+def _require_two_classes(adapted: Adapted) -> None:
+    if adapted.classes < 2:
+        raise Refusal(
+            409,
+            f"the task has examples of {adapted.classes} class{'' if adapted.classes == 1 else 'es'}; required are two "
+            "to tell apart: add examples",
+        )
+
+
+def _which(i: int, files: Sequence[bytes]) -> str:
+    return f"file {i + 1} of {len(files)}"
