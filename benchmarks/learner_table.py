@@ -187,6 +187,34 @@ def _change(domains: dict[str, Any], name: str, other: str) -> str:
     return f"{middle:+.1f} % ({low:+.1f} to {high:+.1f})"
 
 
+def tables_table() -> str:
+    """Areas under the ROC curve of few labelled rows, and their paired difference."""
+    head = "| table | classes | rows | `Ridge` | logistic regression | difference | C chosen by |"
+    rows = [head, "|---|---|---|---|---|---|---|"]
+    for line in lines("tables"):
+        shown = [f"{100 * line['roc_auc'][name]:.2f}" for name in ("ridge", "logistic regression")]
+        shown.append(f"{100 * line['difference']:+.2f} ± {100 * line['ci95']:.2f}")
+        counted = ", ".join(map(str, line["rows"])) if isinstance(line["rows"], list) else str(line["rows"])
+        where = f"{line['table']} | {line['classes'] or '–'} | {counted}"
+        rows.append(f"| {where} | {' | '.join(shown)} | {line['settings']['scoring']} |")
+    commands = dict.fromkeys(f"`{line['command']}`" for line in lines("tables"))
+    return "\n".join([*rows, "", ", ".join(commands)]) if len(rows) > 2 else "No stored line yet."
+
+
+def intents_table() -> str:
+    """Every stored line of intents."""
+    rows = [
+        "| encoder | head | part | questions each | right answers | out-of-scope AUROC | command |",
+        "|" + "---|" * 7,
+    ]
+    for line in lines("intents"):
+        scores = [line["accuracy"], line["out_of_scope_auroc"]["maximum_logit"]]
+        shown = [f"{100 * score['mean']:.2f} ± {100 * score['ci95']:.2f}" for score in scores]
+        where = f"{line['encoder']} | {line['head']} | {line['part']}, {line['draws']} draws | {line['shot']}"
+        rows.append(f"| {where} | {' | '.join(shown)} | `{line['command']}` |")
+    return "\n".join(rows) if len(rows) > 2 else "No stored line yet."
+
+
 def _row(line: dict[str, Any]) -> str:
     settings, cost = line["settings"], line["training"]
     mode = "transductive" if line["transductive"] else "inductive"
@@ -236,6 +264,7 @@ def main() -> int:
     blocks = {ROOT / "README.md": ("learners", learner_table())}
     for learner in PAGES:
         blocks[ROOT / "docs" / f"{learner}.md"] = (f"results: {learner}", result_table(learner))
+    blocks[ROOT / "docs" / "ridge.md"] = ("results: ridge", "\n\n".join([tables_table(), intents_table()]))
     characters = [result_table("characters"), result_table("characters_background")]
     blocks[ROOT / "docs" / "characters.md"] = ("results: characters", "\n\n".join(characters))
     blocks[ROOT / "docs" / "spoken_digits.md"] = ("results: fsdd", fsdd_table())

@@ -3,8 +3,10 @@
 A packed learner is an ordinary learner file, which ``load`` takes, with these facts in its header.
 """
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from torch import nn
@@ -41,7 +43,7 @@ def _tables(regression: bool) -> Packed:
 
 
 def _texts(regression: bool) -> Packed:
-    return Packed(Ridge(regression=regression), TextReader(), card={"name": "texts"})
+    return Packed(Ridge(scale="together", regression=regression), TextReader(), card={"name": "texts"})
 
 
 def _sounds(regression: bool) -> Packed:
@@ -78,13 +80,20 @@ def open_packed(learner: Learner | str | Path, *, regression: bool = False) -> P
             f"learner {str(learner)!r}; required is a Learner, a run folder, a learner file, or one of "
             f"{', '.join(names())}: train one with quickstudy train --out {learner}"
         )
-    opened = open_learner(learner)
-    if Path(learner).is_dir():
-        return Packed(opened, reader_of_run(RunFolder(learner).settings(), opened))
     path = Path(learner) if Path(learner).exists() else shipped().get(str(learner))
-    if path is None:
-        return Packed(opened, reader_for(opened))
-    facts = read_facts(path)
+    if path is None or path.is_dir():
+        opened = open_learner(learner)
+        reader = reader_for(opened) if path is None else reader_of_run(RunFolder(path).settings(), opened)
+        return Packed(opened, reader)
+    found = path.stat()
+    packed = _read(path.absolute(), found.st_mtime_ns, found.st_size)
+    return replace(packed, learner=copy.deepcopy(packed.learner))
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, _changed: int, _size: int) -> Packed:
+    """The packed learner of a file, which is read again when it has changed."""
+    opened, facts = open_learner(path), read_facts(path)
     try:
         reader = reader_from_dict(facts["reader"]) if "reader" in facts else reader_for(opened)
         trust = Trust.from_dict(facts["trust"]) if facts.get("trust") else None

@@ -57,6 +57,19 @@ class Standardize(nn.Module):
         scale = scale * self.weight
         return torch.addcmul((self.bias - self.mean * scale).view(shape), x, scale.view(shape)).to(x.dtype)
 
+    def folded(self) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift (channels,) that do what the layer does in evaluation, for the operator before it.
+
+        None where it depends on the batch, or where someone watches the layer's inputs.
+        """
+        if self.training or self.statistics == "batch" or self._forward_pre_hooks or self._forward_hooks:
+            return None
+        scale = (self.var + _EPS).rsqrt()
+        if self.weight is None or self.bias is None:
+            return scale, -self.mean * scale
+        scale = scale * self.weight
+        return scale, self.bias - self.mean * scale
+
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
         """Move the population statistics towards those of ``x`` (n, channels, *space): by 1/k, at least 0.1."""

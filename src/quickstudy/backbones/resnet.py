@@ -6,7 +6,9 @@ Each block adds its input to what its convolutions make of it; W is the identity
 """
 
 from collections.abc import Sequence
+from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -172,7 +174,8 @@ class SmallResNet(nn.Module):
         """(n, in_channels, h, w) → (n, out_features)."""
         _require_images(x, self.in_channels, 2 ** max(1, len(self.widths)))
         with training_precision(self, self.precision, x):
-            maps = self.blocks(self.first(x))
+            convolve, normalise, *rest = self.first
+            maps = self.blocks(nn.Sequential(*rest)(_normalised(convolve, normalise, x)))
         return maps.to(x.dtype).mean((2, 3))
 
 
@@ -218,7 +221,7 @@ class _Block(nn.Module):
         """(n, in_channels, h, w) → (n, width, h', w')."""
         z, last = x, len(self.norms) - 1
         for i, (convolve, normalise) in enumerate(zip(self.convolutions, self.norms, strict=True)):
-            z = normalise(convolve(z))
+            z = _normalised(convolve, normalise, z)
             z = z if i == last else self._activate(z)
         z = self._activate(z + self.shortcut(x))
         return F.max_pool2d(z, 2) if self.pool else z
@@ -247,6 +250,13 @@ class _Normalise(nn.Module):
         return self.layer(x.contiguous() if self.contiguous else x)
 
 
+def _normalised(convolve: nn.Module, normalise: nn.Module, x: Tensor) -> Tensor:
+    """normalise(convolve(x)); as one operator where the statistics are known before, a sixth faster on a CPU."""
+    layer = cast(_Normalise, normalise).layer
+    folded = layer.folded() if isinstance(layer, Standardize) else None
+    return normalise(convolve(x)) if folded is None else convolve(x, *folded)
+
+
 class _Convolution(nn.Module):
     """k×k convolution without bias, padded by k//2; initial weights of He et al. 2015 (arXiv:1502.01852).
 
@@ -261,14 +271,17 @@ class _Convolution(nn.Module):
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
         self.weight = nn.Parameter(convolution.weight.detach())
 
-    def forward(self, x: Tensor) -> Tensor:
-        k = self.size
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """(n, in_channels, h, w) → (n, width, h', w'), times ``scale`` plus ``shift`` (width,) if they are given."""
+        k, weight = self.size, self.weight if scale is None else self.weight * scale.view(-1, 1, 1, 1)
         if x.shape[1] > 4 or k not in (3, 5) or x.device.type != "cpu" or len(x) == 0:
-            return F.conv2d(x, self.weight, stride=self.stride, padding=k // 2)
+            return F.conv2d(x, weight, shift, stride=self.stride, padding=k // 2)
         windows = F.pad(x, [k // 2] * 4).unfold(2, k, self.stride).unfold(3, k, self.stride)  # (n, c, h, w, k, k)
         n, _, h, w = windows.shape[:4]
         patches = windows.permute(0, 2, 3, 1, 4, 5).reshape(n * h * w, -1)  # (n·h·w, c·k²)
-        return (patches @ self.weight.flatten(1).T).view(n, h, w, -1).permute(0, 3, 1, 2)  # (n, width, h, w)
+        flat = weight.flatten(1).T  # (c·k², width)
+        flat = patches @ flat if shift is None else torch.addmm(shift, patches, flat)
+        return flat.view(n, h, w, -1).permute(0, 3, 1, 2)  # (n, width, h, w)
 
 
 def _require(widths: Sequence[int], norm: str) -> None:

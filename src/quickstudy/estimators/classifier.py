@@ -29,6 +29,7 @@ from quickstudy.trust import (
     calibrate_on_support,
     examples_needed,
     is_unknown,
+    left_out,
     prediction_sets,
     probabilities,
     unknown_scores,
@@ -282,22 +283,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _measured(learner: Learner, support: Labelled) -> Trust | None:
-    """Trust from examples that are left out in turn; None where there are too few.
-
-    Each part leaves out a fifth of each class, or one example of a class that has fewer than five.
-    """
+    """Trust from examples, and from classes, that are left out in turn; None where there are too few."""
     counts = support.y.sum(0)  # (way,)
     if int(counts.min()) < 2 or len(support.y) < examples_needed(0.9):
         return None
-    rank = ((support.y.cumsum(0) - 1) * support.y).sum(1).long()  # the how-manieth of its class each example is
-    part = rank % counts[support.y.argmax(1)].clamp(max=_FOLDS).long()
-    logits = torch.zeros_like(support.y)
-    with evaluating(learner):
-        for left in (part == fold for fold in range(int(part.max()) + 1)):
-            kept = Labelled(support.x[~left], support.y[~left])
-            logits[left] = learner.answer(kept, support.x[left]).to(logits)
     shot = max(1, round(float(counts.mean())))
-    return calibrate_on_support(logits.cpu(), support.y.cpu(), way=len(counts), shot=shot)
+    with evaluating(learner):
+        held_out = left_out(learner, support, folds=_FOLDS)
+    return calibrate_on_support(*held_out, way=len(counts), shot=shot)
 
 
 def _features(learner: Learner, x: Tensor) -> Tensor:

@@ -105,8 +105,8 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):
         support = Labelled(x, targets.to(precision_of(self.learner_, x)))
         if not self.learner_.predicts_numbers(support.y):
             raise ValueError(
-                f"{type(self.learner_).__name__} would take {targets.shape[1]} columns of targets for classes; required "
-                "is one column, or a learner built with regression=True"
+                f"{type(self.learner_).__name__} would take {targets.shape[1]} columns of targets for classes; "
+                "required is one column, or a learner built with regression=True"
             )
         with evaluating(self.learner_):
             adapted = self.learner_.adapt(support)

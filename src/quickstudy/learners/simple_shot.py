@@ -23,6 +23,7 @@ from quickstudy.learner import Learner
 from quickstudy.learners.protonet import Prototypes
 
 Shifts = Sequence[tuple[int, int]]
+_AT_ONCE = 32  # images: more of them in one pass leave a processor's cache, and take longer each
 
 
 class SimpleShot(Learner[Prototypes]):
@@ -103,7 +104,8 @@ def embed_views(backbone: nn.Module, x: Tensor, views: Shifts = ()) -> Tensor:
         )
     # a negative padding cuts: the image moves and nothing wraps round
     shifted = [F.pad(x, (right, -right, down, -down)) for down, right in views]
-    z = backbone(torch.cat([x, *shifted])).flatten(1)  # ((1 + views)·n, d)
+    parts = torch.cat([x, *shifted]).split(_AT_ONCE)
+    z = torch.cat([backbone(part).flatten(1) for part in parts])  # ((1 + views)·n, d)
     return z.unflatten(0, (1 + len(shifted), len(x))).mean(0)  # (n, d)
 
 

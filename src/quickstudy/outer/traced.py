@@ -110,7 +110,9 @@ def _compiled(graph: torch.fx.GraphModule, leaves: Sequence[Tensor]) -> Callable
                     if len(calls) > 1:
                         raise
                     if not ways:
-                        why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+                        why = (
+                            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+                        )
                         raise Refused(f"the compiler fails on it ({why})") from error
                 run = torch.compile(graph, fullgraph=True, dynamic=False, options=ways.pop(0))
 

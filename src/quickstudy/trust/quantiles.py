@@ -50,7 +50,7 @@ def threshold(quantiles: tuple[float, ...], level: float, examples: int, wanted:
     if _rank(examples, j) > examples:
         raise ValueError(
             f"{wanted} was asked for, and the calibration rests on {examples} examples; required are "
-            f"{examples_needed(level)}: give more labelled examples, or ask for less"
+            f"{examples_needed(level)}: give more labelled examples, or ask for a smaller coverage or more false alarms"
         )
     return quantiles[j]
 
