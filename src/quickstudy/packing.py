@@ -3,9 +3,8 @@
 A packed learner is an ordinary learner file, which ``load`` takes, with these facts in its header.
 """
 
-import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -86,13 +85,12 @@ def open_packed(learner: Learner | str | Path, *, regression: bool = False) -> P
         reader = reader_for(opened) if path is None else reader_of_run(RunFolder(path).settings(), opened)
         return Packed(opened, reader)
     found = path.stat()
-    packed = _read(path.absolute(), found.st_mtime_ns, found.st_size)
-    return replace(packed, learner=copy.deepcopy(packed.learner))
+    return _read(path.absolute(), found.st_mtime_ns, found.st_size)
 
 
 @lru_cache(maxsize=4)
 def _read(path: Path, _changed: int, _size: int) -> Packed:
-    """The packed learner of a file, which is read again when it has changed."""
+    """The packed learner of a file, shared by all who open it until the file changes: nothing writes to a learner."""
     opened, facts = open_learner(path), read_facts(path)
     try:
         reader = reader_from_dict(facts["reader"]) if "reader" in facts else reader_for(opened)

@@ -227,7 +227,8 @@ class _Block(nn.Module):
         return F.max_pool2d(z, 2) if self.pool else z
 
     def _activate(self, z: Tensor) -> Tensor:
-        return F.leaky_relu(z, self.slope) if self.slope else F.relu(z)
+        alone = not torch.is_grad_enabled()  # z is a result of this block, which nobody else reads
+        return F.leaky_relu(z, self.slope, inplace=alone) if self.slope else F.relu(z, inplace=alone)
 
 
 class _Normalise(nn.Module):
