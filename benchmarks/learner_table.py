@@ -26,6 +26,7 @@ KINDS = {
     "maml": ("[MAML](docs/maml.md), prototype head", "gradient"),
     "maml, transductive": ("MAML, prototype head, batch statistics ᵗ", "gradient"),
     "anil": ('MAML with `adapts="head.*"` (ANIL) ᵗ', "gradient"),
+    "anil, from `characters`": ("ANIL that starts from the network of `characters`", "gradient"),
     "meta_sgd, transductive": ("[Meta-SGD](docs/meta_sgd.md) ᵗ", "gradient"),
     "meta_sgd, from a ProtoNet": ("Meta-SGD that starts from a ProtoNet's weights ᵗ", "gradient"),
     "imaml, transductive": ("[iMAML](docs/imaml.md) ᵗ", "gradient"),
@@ -75,7 +76,7 @@ def row_of(line: dict[str, Any]) -> str:
     """The row of the README's table that a stored line belongs to."""
     settings = line["settings"]
     if settings.get("adapts") == "head.*":
-        return "anil"
+        return "anil, from `characters`" if settings.get("init") else "anil"
     if settings.get("init"):
         return f"{line['learner']}, from a ProtoNet"
     return f"{line['learner']}, transductive" if line["transductive"] else line["learner"]

@@ -56,10 +56,17 @@ def record_scores(
 
 
 def record_fixed(
-    learner: Learner, called: str, settings: Settings, name: str, *, ways: tuple[int, ...], episodes: int
+    learner: Learner,
+    called: str,
+    settings: Settings,
+    name: str,
+    *,
+    ways: tuple[int, ...],
+    episodes: int,
+    training: dict[str, Any] | None = None,
 ) -> None:
-    """The same for a learner that is not trained, on the tasks of ``settings``."""
-    _record(learner, called, settings, name, ways, episodes, {"training": None})
+    """The same for a learner that is not trained, or not in a run folder, on the tasks of ``settings``."""
+    _record(learner, called, settings, name, ways, episodes, {"training": training})
 
 
 def _record(

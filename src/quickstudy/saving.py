@@ -16,7 +16,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
-from quickstudy.backbones import BACKBONES, WithLinear
+from quickstudy.backbones import BACKBONES, UnitLength, WithLinear
 from quickstudy.files import write_atomically
 from quickstudy.inner import RULES, Implicit, Truncated
 from quickstudy.learner import Learner
@@ -25,7 +25,16 @@ from quickstudy.learners import LEARNERS, Classifier, NeuralCache
 FORMAT = 1
 _KNOWN: dict[str, type[nn.Module]] = {
     cls.__name__: cls
-    for cls in (*LEARNERS.values(), *BACKBONES.values(), WithLinear, nn.Identity, Classifier, NeuralCache, *RULES)
+    for cls in (
+        *LEARNERS.values(),
+        *BACKBONES.values(),
+        WithLinear,
+        UnitLength,
+        nn.Identity,
+        Classifier,
+        NeuralCache,
+        *RULES,
+    )
 }
 _MODES = {"Truncated": Truncated, "Implicit": Implicit}
 

@@ -6,6 +6,7 @@ from quickstudy.backbones.mlp import MLP, WithLinear
 from quickstudy.backbones.recurrent import LSTMEncoder
 from quickstudy.backbones.resnet import ResNet12, ResNet18, SmallResNet
 from quickstudy.backbones.transformer import Transformer
+from quickstudy.backbones.unit_length import UnitLength
 
 BACKBONES = {
     "conv4": Conv4,
@@ -31,5 +32,6 @@ __all__ = [
     "ResNet18",
     "SmallResNet",
     "Transformer",
+    "UnitLength",
     "WithLinear",
 ]

@@ -31,16 +31,17 @@ def read_examples(estimator: BaseEstimator, reader: Reader, x: Any, *, reset: bo
 
 
 def _checked(estimator: BaseEstimator, reader: Reader, x: Any, *, reset: bool) -> Any:
+    validate = cast(Any, validate_data)  # whose annotations name its defaults alone
     if is_dataframe(x):
-        validate_data(estimator, x, reset=reset, skip_check_array=True)
+        validate(estimator, x, reset=reset, skip_check_array=True)
         return x
     if isinstance(x, Sequence) and len(x) and isinstance(x[0], dict):
         return x
     if reader.kind == "tables" and _holds_text(x):
         return x
     if reader.kind == "arrays":
-        return validate_data(estimator, x, reset=reset, allow_nd=True, dtype="numeric")
-    return validate_data(estimator, x, reset=reset, dtype=[np.float64, np.float32])
+        return validate(estimator, x, reset=reset, allow_nd=True, dtype="numeric")
+    return validate(estimator, x, reset=reset, dtype=[np.float64, np.float32])
 
 
 def _holds_text(x: Any) -> bool:

@@ -1,7 +1,7 @@
 """FewShotRegressor: any learner that predicts numbers behind ``fit`` and ``predict``."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -125,5 +125,5 @@ def _targets(y: Any) -> tuple[Tensor, bool]:
     """(n, outputs) in float64, and whether there is one column without a name of its own."""
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None: give one target for each example")
-    values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    values = cast(Any, check_array)(y, ensure_2d=False, dtype=np.float64, input_name="y")
     return torch.from_numpy(values.reshape(len(values), -1).copy()), values.ndim == 1
