@@ -60,3 +60,17 @@ def test_facts_that_are_none_and_names_that_are_none(tmp_path):
         ValueError, match=r"learner 'nobody'; required is a Learner, .* tables, texts, sounds, characters"
     ):
         open_packed("nobody")
+
+
+def test_a_name_is_a_name_also_where_a_folder_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("tables", "characters"):
+        (tmp_path / name).mkdir()
+        assert open_packed(name).card["name"] == name
+    with pytest.raises(ValueError, match=r"holds no run|does not exist"):
+        open_packed("./characters")
+
+
+def test_a_packed_learner_is_taken_as_it_is():
+    packed = open_packed("characters")
+    assert open_packed(packed) is packed

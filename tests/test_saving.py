@@ -6,6 +6,7 @@ import struct
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load as tensors_from_bytes
 from torch import nn
 
 import quickstudy as q
@@ -14,6 +15,7 @@ from quickstudy.backbones import ConvMaps, ResNet12, ResNet18, SmallResNet
 from quickstudy.episode import Labelled
 from quickstudy.inner import SGD, ByName, Curvature, LearnedRates, Proximal, StepRates, TorchOptim, Truncated
 from quickstudy.learners import LEARNERS
+from quickstudy.saving import _checksum
 
 BUILD = {
     "nearest neighbour": lambda: q.NearestNeighbour(),
@@ -26,6 +28,7 @@ BUILD = {
     "maml, prototypes": lambda: q.MAML(q.MLP(4, (8,), 5), head="prototypes"),
     "maml, own output": lambda: q.MAML(q.MLP(4, (8,), 3), head=None),
     "maml, regression": lambda: q.MAML(q.MLP(4, (8,), 3), head=None, regression=True),
+    "ridge": lambda: learners.Ridge(q.MLP(4, (8,), 5), scale="together"),
     "linear probe": lambda: q.LinearProbe(q.MLP(4, (8,), 5), steps=7, lr=0.5, l2=0.01),
     "classifier": lambda: q.Classifier(q.MLP(4, (8,), 5), 3),
     "proto_maml": lambda: q.ProtoMAML(q.MLP(4, (8,), 5), inner_steps=2),
@@ -215,11 +218,14 @@ def file(tmp_path):
 
 
 def edited(content: bytes, change) -> bytes:
-    """The same file with another description."""
+    """The same file with another description, and the checksum that belongs to it."""
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
-    description = json.loads(header["__metadata__"]["quickstudy"])
-    header["__metadata__"]["quickstudy"] = json.dumps(change(description))
+    description = change(json.loads(header["__metadata__"]["quickstudy"]))
+    if isinstance(description, dict):
+        rest = {name: value for name, value in description.items() if name != "sha256"}
+        description = {**rest, "sha256": _checksum(tensors_from_bytes(content), rest)}
+    header["__metadata__"]["quickstudy"] = json.dumps(description)
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
@@ -252,6 +258,14 @@ def test_a_spoilt_or_edited_file_is_refused_and_named(file, spoil, words):
         q.load(file)
 
 
+def test_an_edited_description_is_noticed(file):
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"MAML", b"MEML"))
+    assert file.read_bytes() != content
+    with pytest.raises(ValueError, match=r"was altered after it was written \(its SHA-256 differs\)"):
+        q.load(file)
+
+
 def test_edited_weights_are_refused(file):
     file.write_bytes(edited(file.read_bytes(), lambda d: json.loads(json.dumps(d).replace("[8]", "[9]"))))
     with pytest.raises(ValueError, match=r"do not fit[\s\S]*size mismatch"):
@@ -266,7 +280,7 @@ def test_a_missing_file_a_folder_and_a_checkpoint_are_refused(tmp_path):
     learner = BUILD["protonet, mlp"]()
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
     q.save_checkpoint(tmp_path / "c", learner, optimizer, step=0, generator=torch.Generator())
-    with pytest.raises(ValueError, match="was not written by quickstudy as a quickstudy file"):
+    with pytest.raises(ValueError, match=r"is a checkpoint of training: .*; required is a learner"):
         q.load(tmp_path / "c")
 
 

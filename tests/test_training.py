@@ -400,7 +400,7 @@ def test_a_spoilt_checkpoint_is_refused_and_named(written, spoil, words):
 def test_a_missing_checkpoint_and_a_foreign_file_are_refused_and_named(tmp_path):
     assert_refused(Run(), tmp_path / "nowhere.safetensors", "cannot be read")
     q.save(protonet(), tmp_path / "learner.safetensors")
-    assert_refused(Run(), tmp_path / "learner.safetensors", "not written by quickstudy as a checkpoint")
+    assert_refused(Run(), tmp_path / "learner.safetensors", "required is a checkpoint of training")
 
 
 def test_a_checkpoint_is_plain_tensors_and_json(written):

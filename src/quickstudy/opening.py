@@ -20,16 +20,17 @@ def open_learner(name: str | Path) -> Learner:
 
     Args:
         name: a run folder, a learner file, the name of a learner that ships (``shipped()``), or "nearest_neighbour",
-            which needs no training. The name of one that ships is taken as a path if there is such a file or folder.
+            which needs no training. A text that is one of these names always means it: write "./characters" for a path.
 
     Raises:
         ValueError: nothing of that name, or a file that ``load`` refuses.
     """
     if name == "nearest_neighbour":
         return NearestNeighbour()
-    path = RunFolder(name).learner if Path(name).is_dir() else Path(name)
-    if not path.exists() and str(name) in shipped():
-        path = shipped()[str(name)]
+    if isinstance(name, str) and name in shipped():
+        path = shipped()[name]
+    else:
+        path = RunFolder(name).learner if Path(name).is_dir() else Path(name)
     if path.exists():
         learner = load(path)
         return learner.float() if path in shipped().values() else learner

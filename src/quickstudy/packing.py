@@ -3,6 +3,7 @@
 A packed learner is an ordinary learner file, which ``load`` takes, with these facts in its header.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -60,26 +61,33 @@ def names() -> list[str]:
     return [*WITHOUT_TRAINING, *shipped()]
 
 
-def open_packed(learner: Learner | str | Path, *, regression: bool = False) -> Packed:
+def open_packed(learner: Learner | Packed | str | Path, *, regression: bool = False) -> Packed:
     """The learner that a person names, with its reader, trust and card.
 
     Args:
-        learner: a Learner, a run folder, a learner file, or one of ``names()``.
+        learner: a Learner, of which a copy is taken; a Packed one; a run folder or learner file; or one of ``names()``,
+            which a text always means: write "./characters" for a folder or file of such a name.
         regression: it is to predict numbers, which changes the heads that have no trained weights.
 
     Raises:
         ValueError: nothing of that name, or a file that cannot be read.
     """
+    if isinstance(learner, Packed):
+        return learner
     if isinstance(learner, Learner):
-        return Packed(learner.eval(), reader_for(learner))
-    if str(learner) in WITHOUT_TRAINING and not Path(learner).exists():
+        own = copy.deepcopy(learner).eval()
+        return Packed(own, reader_for(own))
+    if not isinstance(learner, str | Path):
+        raise ValueError(f"learner={learner!r}; required is a Learner (an object, not its class), a path or a name")
+    if learner in WITHOUT_TRAINING:
         return WITHOUT_TRAINING[str(learner)](regression)
-    if str(learner) not in (*shipped(), "nearest_neighbour") and not Path(learner).exists():
+    if learner not in (*shipped(), "nearest_neighbour") and not Path(learner).exists():
         raise ValueError(
             f"learner {str(learner)!r}; required is a Learner, a run folder, a learner file, or one of "
             f"{', '.join(names())}: train one with quickstudy train --out {learner}"
         )
-    path = Path(learner) if Path(learner).exists() else shipped().get(str(learner))
+    named = shipped().get(learner) if isinstance(learner, str) else None
+    path = named or (None if learner == "nearest_neighbour" else Path(learner))
     if path is None or path.is_dir():
         opened = open_learner(learner)
         reader = reader_for(opened) if path is None else reader_of_run(RunFolder(path).settings(), opened)
@@ -120,5 +128,9 @@ def reader_for(learner: Learner) -> Reader:
 
 
 def reader_of_run(settings: Settings, learner: Learner) -> Reader:
-    """What the tasks of a run consist of: recordings for spoken digits, otherwise as ``reader_for``."""
-    return SoundReader() if settings.tasks == "fsdd" else reader_for(learner)
+    """What the tasks of a run consist of: recordings, or as ``reader_for`` says."""
+    if settings.tasks == "fsdd" or settings.kind == "sounds":
+        return SoundReader()
+    if settings.tasks == "folder":
+        return ImageReader(size=settings.image_size, channels=settings.channels)
+    return reader_for(learner)

@@ -153,7 +153,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], key: str, header: d
     """
     # a copy of each tensor: safetensors refuses two names for one memory (tied parameters)
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    text = json.dumps({**header, "sha256": _checksum(copies)})
+    text = json.dumps({**header, "sha256": _checksum(copies, header)})
     write_atomically(path, tensors_to_bytes(copies, {key: text}))
 
 
@@ -170,20 +170,40 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, Any], dict[str, Tensor
     try:
         tensors = tensors_from_bytes(content)
         (length,) = struct.unpack("<Q", content[:8])
-        header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][key])
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+        if key not in metadata:
+            raise SavedFileError(_another_kind(path, metadata, key))
+        header = json.loads(metadata[key])
         if not isinstance(header, dict):
             raise ValueError(f"{key} is no object")
+    except SavedFileError:
+        raise
     except (SafetensorError, ValueError, struct.error) as error:
         raise SavedFileError(f"{path} is cut or is no safetensors file: use a whole copy of it") from error
-    except KeyError as error:
-        raise SavedFileError(f"{path} was not written by quickstudy as a {key} file: use another file") from error
-    if header.pop("sha256", None) != _checksum(tensors):
+    known = header.pop("sha256", None)
+    # files of the first weeks have a checksum of their tensors alone; one of another format is refused for that
+    if header.get("format", FORMAT) == FORMAT and known not in (_checksum(tensors, header), _checksum(tensors, None)):
         raise SavedFileError(f"{path} was altered after it was written (its SHA-256 differs): use a whole copy of it")
     return header, tensors
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
+def _another_kind(path: Path, metadata: Mapping[str, Any], key: str) -> str:
+    """What an error says of a file of another kind than ``key``."""
+    kinds = {
+        "quickstudy": "a learner: hand it to quickstudy.load, or to FewShotClassifier(...)",
+        "quickstudy_model": "a fitted model: hand it to quickstudy.load_model, or to `quickstudy predict`",
+        "checkpoint": "a checkpoint of training: go on with `quickstudy train --resume`",
+    }
+    found = next((kind for kind in kinds if kind in metadata), None)
+    if found is None:
+        return f"{path} was not written by quickstudy; required is {kinds[key].partition(':')[0]}: use another file"
+    return f"{path} is {kinds[found]}; required is {kinds[key].partition(':')[0]}"
+
+
+def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None) -> str:
     digest = hashlib.sha256()
+    if header is not None:
+        digest.update(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -154,7 +154,7 @@ def test_without_a_calibration_nothing_is_called_unknown(blobs):
     assert model.predict_proba(x).shape == (15, 3)
     for ask in (model.is_unknown, model.unknown_score, model.predict_set, lambda x: model.predict(x, unknown="?")):
         with pytest.raises(
-            ValueError, match=r"nothing to calibrate on .* 9 examples with at least two of each class: add examples"
+            ValueError, match=r"nothing to calibrate on .* 9 examples with two of each of two classes: add examples"
         ):
             ask(x)
 
@@ -247,3 +247,101 @@ def test_own_networks_come_along_by_name(tmp_path):
     np.testing.assert_allclose(again.predict_proba([[0.3, 0.2]]), model.predict_proba([[0.3, 0.2]]))
     with pytest.raises(ValueError, match=r"load\(path, backbone=...\)"):
         FewShotClassifier.load(path)
+
+
+def test_a_refused_fit_leaves_what_was_learnt():
+    rows = [{"c": "red"}] * 6 + [{"c": "blue"}] * 6
+    model = FewShotClassifier().fit(rows, ["a"] * 6 + ["b"] * 6)
+    with pytest.raises(ValueError, match="all of one class"):
+        model.fit([{"c": "red"}] * 6 + [{"c": "yellow"}] * 6, ["a"] * 12)
+    assert model.predict([{"c": "red"}, {"c": "blue"}]).tolist() == ["a", "b"]
+
+
+def test_a_new_class_of_one_example_keeps_what_is_known_of_the_others():
+    x, y = make_blobs(40, centers=[(0, 0), (6, 0), (0, 6), (6, 6)], random_state=0)
+    model = FewShotClassifier().fit(x, y)
+    assert model.trust_ is not None
+    before = model.trust_.at(4, 10)
+    model.partial_fit([[20.0, 20.0]], [9])
+    assert model.trust_ is not None
+    assert model.trust_.at(4, 10) == before
+    assert model.unknown_score(x[:2]).shape == (2,)
+
+
+def test_with_two_classes_of_ones_own_nobody_knows_how_an_unknown_one_looks():
+    x, y = make_blobs(40, centers=[(0, 0), (6, 0)], random_state=0)
+    model = FewShotClassifier().fit(x, y)
+    assert len(model.predict_set(x[:2])) == 2
+    with pytest.raises(ValueError, match="required is a third class with two examples"):
+        model.is_unknown(x[:2])
+
+
+def test_a_learner_of_ones_own_is_copied():
+    torch.manual_seed(0)
+    learner = ProtoNet(q.MLP(2, (8,), 8)).train()
+    x = [[0.0, 1.0], [1.0, 0.0], [0.1, 1.0], [1.0, 0.1]]
+    model = FewShotClassifier(learner).fit(x, [0, 1, 0, 1])
+    before = model.predict_proba(x)
+    assert learner.training
+    with torch.no_grad():
+        for p in learner.parameters():
+            p.zero_()
+    np.testing.assert_array_equal(model.predict_proba(x), before)
+
+
+def test_a_loaded_model_is_fitted_again_with_its_calibration(drawings, tmp_path):
+    x, y = [drawings("bar"), drawings("dash")], ["bar", "dash"]
+    model = FewShotClassifier("characters").fit(x, y)
+    model.save(tmp_path / "model.safetensors")
+    again = FewShotClassifier.load(tmp_path / "model.safetensors")
+    for other in (again.fit(x, y), clone(again).fit(x, y)):
+        assert other.trust_ == model.trust_
+        assert other.card_ == model.card_
+
+
+def test_rows_with_gaps_need_no_text():
+    model = FewShotClassifier().fit([[1, None], [2, 3.0], [14, 5.0], [15, 6.0]], ["a", "a", "b", "b"])
+    assert model.predict([[1.5, None], [14.5, None]]).tolist() == ["a", "b"]
+    assert model.n_features_in_ == 2
+    with pytest.raises(ValueError, match=r"3 features|3 columns"):
+        model.predict(np.zeros((1, 3)))
+
+
+def test_another_form_of_table_forgets_the_old_columns():
+    pandas = pytest.importorskip("pandas")
+    model = FewShotClassifier().fit(pandas.DataFrame({"p": [1.0, 2, 8, 9], "q": [0.0, 1, 0, 1]}), [0, 0, 1, 1])
+    assert model.feature_names_in_.tolist() == ["p", "q"]
+    model.fit([{"u": 1.0}, {"u": 2.0}, {"u": 8.0}, {"u": 9.0}], [0, 0, 1, 1])
+    assert "feature_names_in_" not in vars(model)
+    assert model.predict([{"u": 8.5}]).tolist() == [1]
+
+
+def test_labels_keep_their_types():
+    x = [[0.0], [1.0], [8.0], [9.0]]
+    model = FewShotClassifier().fit([*x, [20.0], [21.0]], [1, 1, "a", "a", "b", "b"])
+    assert {type(label) for label in model.classes_.tolist()} == {int, str}
+    model.forget(1)
+    days = np.array(["2020-01-01", "2020-01-01", "2021-01-01", "2021-01-01"], dtype="datetime64[ns]")
+    assert [d.year for d in FewShotClassifier().fit(x, days).classes_.tolist()] == [2020, 2021]
+    big = FewShotClassifier().fit(x, [2**63 + 1, 2**63 + 1, -5, -5])
+    assert big.predict([[0.0]]).tolist() == [2**63 + 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"false_alarms": "x"}, "false_alarms='x'; required is a number between 0 and 1"),
+        ({"false_alarms": 0}, "false_alarms=0; required"),
+        ({"reader": ImageReader}, "required is a reader, such as ImageReader"),
+        ({"learner": ProtoNet}, "required is a Learner .an object, not its class., a path or a name"),
+        ({"learner": None}, "learner=None; required is a Learner"),
+    ],
+)
+def test_settings_that_are_none(settings, message):
+    with pytest.raises(ValueError, match=message):
+        FewShotClassifier(**settings).fit([[0.0], [1.0]], [0, 1])
+
+
+def test_a_coverage_that_is_no_number(blobs):
+    with pytest.raises(ValueError, match=r"coverage='0\.9'; required is a number"):
+        FewShotClassifier().fit(*blobs[:2]).predict_set(blobs[2], coverage="0.9")

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from quickstudy.estimators.classifier import FewShotClassifier
-from quickstudy.trust import is_unknown, prediction_sets, probabilities, unknown_scores
 
 
 @dataclass(frozen=True)
@@ -62,21 +61,15 @@ def answers(
         ValueError: examples that cannot be read, or a model without the calibration that was asked for.
     """
     logits = model._logits(X)
-    calibration = None if model.trust_ is None else model._calibration("answer")
-    probability = probabilities(logits, calibration)
+    probability = model._probabilities(logits)
     order = torch.argsort(probability, dim=1, descending=True, stable=True)  # (n, way)
     names = model.classes_.tolist()
     score = rejected = sets = None
     if unknown:
-        calibration = model._calibration("tell unknown classes")
-        assert model.trust_ is not None
         rate = model.false_alarms if false_alarms is None else false_alarms
-        score = unknown_scores(logits, calibration)[model.trust_.score].tolist()
-        rejected = is_unknown(logits, calibration, model.trust_.score, rate).tolist()
+        score, rejected = (part.tolist() for part in model._unknown(logits, rate))
     if coverage is not None:
-        calibration = model._calibration("form sets")
-        assert model.trust_ is not None
-        sets = prediction_sets(logits, calibration, model.trust_.conformity, coverage).tolist()
+        sets = model._sets(logits, coverage).tolist()
     found = []
     for i, columns in enumerate(order.tolist()):
         ranking = tuple((names[k], float(probability[i, k])) for k in columns[:top])

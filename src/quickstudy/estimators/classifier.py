@@ -1,7 +1,8 @@
 """FewShotClassifier: any learner behind ``fit`` and ``predict``; it says "I don't know" and takes a new class later."""
 
+from numbers import Real
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,11 +18,15 @@ from quickstudy.estimators.examples import (
     in_order,
     precision_of,
     read_examples,
+    remember_columns,
     require_fitted,
+    require_one_each,
+    require_settings,
+    require_shape,
 )
 from quickstudy.evaluation import evaluating
 from quickstudy.learner import Learner
-from quickstudy.packing import open_packed
+from quickstudy.packing import Packed, open_packed
 from quickstudy.readers import Reader
 from quickstudy.trust import (
     Calibration,
@@ -42,25 +47,37 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """Learn classes from a handful of labelled examples.
 
     Args:
-        learner: a Learner, the path of a learner file or run folder, or a name: "tables" (numbers and categories),
-            "texts", "sounds", "characters" (small drawings), "characters_background".
+        learner: a Learner (a copy of it is used), a Packed one, the path of a learner file or run folder, or a name:
+            "tables" (numbers and categories), "texts", "sounds", "characters" (small drawings) or
+            "characters_background".
         reader: how examples are read; by default the learner's own.
-        false_alarms: the fraction of examples of known classes that ``is_unknown`` may call unknown.
+        false_alarms: the fraction of examples of known classes that ``is_unknown`` may call unknown, in (0, 1).
 
     Attributes:
         classes_: the labels, sorted; columns of ``predict_proba`` follow them.
         n_features_in_, feature_names_in_: of tables.
         support_: what was learnt from, as the learner reads it: x (n, *input), y (n, classes) one-hot.
-        learner_, reader_, trust_: what ``learner`` was resolved to. ``trust_`` was measured on other tasks when the
-            learner was packed, or else on held-out examples of the support set; None where neither is possible.
+        learner_, reader_: what ``learner`` was resolved to.
 
-    Scores are logits of the learner after its temperature; nothing is random.
+    Probabilities are softmax(logits / temperature); nothing is random. Temperature, thresholds and sets come from
+    ``trust_``.
     """
 
-    def __init__(self, learner: Learner | str | Path = "tables", *, reader: Reader | None = None, false_alarms=0.05):
+    def __init__(
+        self, learner: Learner | Packed | str | Path = "tables", *, reader: Reader | None = None, false_alarms=0.05
+    ):
         self.learner = learner
         self.reader = reader
         self.false_alarms = false_alarms
+
+    @property
+    def trust_(self) -> Trust | None:
+        """What the learner was packed with; otherwise measured on left-out examples when it is first needed.
+
+        None where neither is possible: that takes two classes with two examples each, and nine examples in all.
+        """
+        require_fitted(self)
+        return self._trust.get()
 
     def fit(self, X: Any, y: Any) -> "FewShotClassifier":
         """Learn from examples ``X`` with the labels ``y``, and forget whatever was learnt before.
@@ -70,15 +87,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             y: one label for each; of any type that can be a key.
 
         Raises:
-            ValueError: what cannot be read, other numbers of labels, fewer than two classes.
+            ValueError: what cannot be read, other numbers of labels, fewer than two classes; nothing changes then.
         """
+        require_settings(self.reader, false_alarms=self.false_alarms)
         packed = open_packed(self.learner)
-        self.learner_, self.trust_ = packed.learner, packed.trust
-        self.card_ = dict(packed.card)
-        self.reader_, x = read_examples(self, self.reader or packed.reader, X, reset=True)
-        self._measures_trust = packed.trust is None
-        labels = encode_labels(y)
-        self._learn(as_learner_reads(self.learner_, x), labels)
+        reader, x, columns = read_examples(self, self.reader or packed.reader, X, reset=True)
+        x = as_learner_reads(packed.learner, x)
+        learnt = Learnt.of(packed, x, encode_labels(y))
+        self._packed, self.learner_, self.reader_, self.card_ = packed, packed.learner, reader, dict(packed.card)
+        remember_columns(self, columns)
+        self._take(learnt)
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":
@@ -88,13 +106,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             X, y: as in ``fit``, which the first call is.
             classes: accepted because scikit-learn's own estimators take it; new classes need no announcement.
         """
-        if not self._is_fitted():
+        if not self.__sklearn_is_fitted__():
             return self.fit(X, y)
-        _, x = read_examples(self, self.reader_, X, reset=False)
-        x = as_learner_reads(self.learner_, x)
-        self._require_shape(x)
-        labels = encode_labels(y)
-        self._learn(torch.cat([self.support_.x, x]), [*self._labels(), *labels], new=len(x))
+        x, labels = self._read(X), encode_labels(y)
+        require_one_each(x, labels, "label")
+        self._take(Learnt.of(self._packed, torch.cat([self.support_.x, x]), [*self._labels(), *labels]))
         return self
 
     def forget(self, label: Any) -> "FewShotClassifier":
@@ -115,7 +131,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         labels = self._labels()
         keep = [i for i, other in enumerate(labels) if other != label]
-        self._learn(self.support_.x[keep], [labels[i] for i in keep])
+        self._take(Learnt.of(self._packed, self.support_.x[keep], [labels[i] for i in keep]))
         return self
 
     def predict(self, X: Any, *, unknown: Any = None) -> np.ndarray:
@@ -132,17 +148,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         winners = self.classes_[logits.argmax(1).numpy()]
         if unknown is None:
             return winners
-        calibration = self._calibration("tell unknown classes")
-        assert self.trust_ is not None
-        rejected = is_unknown(logits, calibration, self.trust_.score, self.false_alarms)
-        labels = winners.tolist()
-        return as_array([unknown if no else label for label, no in zip(labels, rejected.tolist(), strict=True)])
+        rejected = self._unknown(logits, self.false_alarms)[1].tolist()
+        return as_array([unknown if no else label for label, no in zip(winners.tolist(), rejected, strict=True)])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities (n, classes) in the order of ``classes_``, at the temperature that was measured if one was."""
-        logits = self._logits(X)
-        calibration = None if self.trust_ is None else self.trust_.at(*self._shape())
-        return probabilities(logits, calibration).numpy()
+        return self._probabilities(self._logits(X)).numpy()
 
     def predict_set(self, X: Any, coverage: float = 0.9) -> list[list[Any]]:
         """For each example the labels that cannot be ruled out: the true one is among them ``coverage`` of the time.
@@ -152,26 +163,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: nothing to calibrate on, or too little for this coverage.
         """
-        logits = self._logits(X)
-        calibration = self._calibration("form sets")
-        assert self.trust_ is not None
-        inside = prediction_sets(logits, calibration, self.trust_.conformity, coverage)
-        known = self.classes_.tolist()
+        inside, known = self._sets(self._logits(X), coverage), self.classes_.tolist()
         return [[label for label, there in zip(known, row, strict=True) if there] for row in inside.tolist()]
 
     def unknown_score(self, X: Any) -> np.ndarray:
         """How little each example is like any class, (n,); only the order of scores has a meaning."""
-        logits = self._logits(X)
-        calibration = self._calibration("score unknown classes")
-        assert self.trust_ is not None
-        return unknown_scores(logits, calibration)[self.trust_.score].double().numpy()
+        return self._unknown(self._logits(X), None)[0].numpy()
 
     def is_unknown(self, X: Any) -> np.ndarray:
         """Whether each example, (n,) bool, is of no known class, at ``false_alarms`` wrong alarms among known ones."""
-        logits = self._logits(X)
-        calibration = self._calibration("tell unknown classes")
-        assert self.trust_ is not None
-        return is_unknown(logits, calibration, self.trust_.score, self.false_alarms).numpy()
+        return self._unknown(self._logits(X), self.false_alarms)[1].numpy()
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The fraction of examples, in [0, 1], whose predicted label is ``y``."""
@@ -183,9 +184,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def embed(self, X: Any) -> np.ndarray:
         """Where the learner's network puts each example, (n, d): for maps and distances."""
-        require_fitted(self)
-        _, x = read_examples(self, self.reader_, X, reset=False)
-        return self._embedding(as_learner_reads(self.learner_, x))
+        return self._embedding(self._read(X))
 
     def support_embedding(self) -> np.ndarray:
         """The same of what was learnt from, (n, d), in the order in which it was given."""
@@ -210,51 +209,48 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         return model
 
-    def _learn(self, x: Tensor, labels: list[Any], *, new: int | None = None) -> None:
-        """Replace the support set; nothing changes if it is refused."""
-        if len(x) != len(labels):
-            there = len(labels) - len(x)
-            given = len(x) if new is None else new
-            raise ValueError(f"{given} examples and {given + there} labels were given; required is one label for each")
-        classes = in_order(labels)
-        if len(classes) < 2:
-            raise ValueError(
-                f"the examples are all of one class, {classes[0]!r}; required are at least two classes to tell apart: "
-                "add examples of another class"
-            )
-        index = {label: i for i, label in enumerate(classes)}
-        y = one_hot(torch.tensor([index[label] for label in labels]), len(classes)).to(precision_of(self.learner_, x))
-        support = Labelled(x, y)
-        with evaluating(self.learner_):
-            adapted = None if self.learner_.transductive else self.learner_.adapt(support)
-        if self._measures_trust:
-            self.trust_ = _measured(self.learner_, support)
-        self.classes_, self.support_, self._adapted = as_array(classes), support, adapted
+    def _take(self, learnt: "Learnt") -> None:
+        self.classes_, self.support_, self._adapted = as_array(learnt.classes), learnt.support, learnt.adapted
+        self._trust = _Trusted(self._packed, learnt.support)
 
-    def _restore(self, support: Labelled, classes: list[Any]) -> None:
-        """Take a support set from a file, whose trust was read already."""
-        with evaluating(self.learner_):
-            self._adapted = None if self.learner_.transductive else self.learner_.adapt(support)
-        self.classes_, self.support_ = as_array(classes), support
+    def _read(self, X: Any) -> Tensor:
+        require_fitted(self)
+        x = as_learner_reads(self.learner_, read_examples(self, self.reader_, X, reset=False)[1])
+        require_shape(x, self.support_.x)
+        return x
 
     def _logits(self, X: Any) -> Tensor:
         """(n, classes), on the CPU."""
-        require_fitted(self)
-        _, x = read_examples(self, self.reader_, X, reset=False)
-        x = as_learner_reads(self.learner_, x)
-        self._require_shape(x)
-        return self._answer(x)
-
-    def _require_shape(self, x: Tensor) -> None:
-        given, known = tuple(x.shape[1:]), tuple(self.support_.x.shape[1:])
-        if given != known:
-            raise ValueError(f"examples of shape {given} were given; required is {known}, that of the first examples")
-
-    def _answer(self, x: Tensor) -> Tensor:
+        x = self._read(X)
         with evaluating(self.learner_):
             if self.learner_.transductive:
                 return self.learner_.answer(self.support_, x).cpu()
             return torch.cat([self.learner_.predict(self._adapted, part).cpu() for part in x.split(CHUNK)])
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        """(n, classes) in double precision."""
+        trust = self.trust_
+        return probabilities(logits, None if trust is None else trust.at(*self._shape()))
+
+    def _unknown(self, logits: Tensor, false_alarms: float | None) -> tuple[Tensor, Tensor]:
+        """Scores (n,) for unknown classes, and whether each example is of one; of none if no rate is given."""
+        trust, calibration = self._calibrated("tell unknown classes")
+        if self._packed.trust is None and calibration.way == 2:
+            raise ValueError(
+                "how an unknown class looks is learnt from leaving classes out, and there are two; required is a third "
+                "class with two examples, or a learner that was packed with a calibration: add one"
+            )
+        scores = unknown_scores(logits, calibration)[trust.score].double()
+        if false_alarms is None:
+            return scores, torch.zeros(len(scores), dtype=torch.bool)
+        return scores, is_unknown(logits, calibration, trust.score, false_alarms)
+
+    def _sets(self, logits: Tensor, coverage: float) -> Tensor:
+        """Which classes are in each set, (n, classes) bool."""
+        if not isinstance(coverage, Real):
+            raise ValueError(f"coverage={coverage!r}; required is a number between 0 and 1, such as 0.9")
+        trust, calibration = self._calibrated("form sets")
+        return prediction_sets(logits, calibration, trust.conformity, float(coverage))
 
     def _embedding(self, x: Tensor) -> np.ndarray:
         with evaluating(self.learner_):
@@ -267,30 +263,72 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Way, and the mean number of examples per class."""
         return len(self.classes_), len(self.support_.y) / len(self.classes_)
 
-    def _calibration(self, purpose: str) -> Calibration:
-        if self.trust_ is None:
+    def _calibrated(self, purpose: str) -> tuple[Trust, Calibration]:
+        trust = self.trust_
+        if trust is None:
             raise ValueError(
                 f"there is nothing to calibrate on to {purpose}: required is a learner that was packed with a "
-                f"calibration, or {examples_needed(0.9)} examples with at least two of each class: add examples"
+                f"calibration, or {examples_needed(0.9)} examples with two of each of two classes: add examples"
             )
-        return self.trust_.at(*self._shape())
-
-    def _is_fitted(self) -> bool:
-        return "support_" in vars(self)
+        return trust, trust.at(*self._shape())
 
     def __sklearn_is_fitted__(self) -> bool:
-        return self._is_fitted()
+        return "support_" in vars(self)
+
+
+class Learnt(NamedTuple):
+    """Attributes: classes in order, the support set, and what the learner adapted to it (None if transductive)."""
+
+    classes: list[Any]
+    support: Labelled
+    adapted: Any
+
+    @staticmethod
+    def of(packed: Packed, x: Tensor, labels: list[Any]) -> "Learnt":
+        """Adapt to examples (n, *input) as the learner reads them.
+
+        Raises:
+            ValueError: other numbers of labels, or a single class.
+        """
+        require_one_each(x, labels, "label")
+        classes = in_order(labels)
+        if len(classes) < 2:
+            raise ValueError(
+                f"the examples are all of one class, {classes[0]!r}; required are at least two classes to tell apart: "
+                "add examples of another class"
+            )
+        index = {label: i for i, label in enumerate(classes)}
+        y = one_hot(torch.tensor([index[label] for label in labels], device=x.device), len(classes))
+        support = Labelled(x, y.to(precision_of(packed.learner, x)))
+        with evaluating(packed.learner):
+            return Learnt(classes, support, None if packed.learner.transductive else packed.learner.adapt(support))
+
+
+class _Trusted:
+    """The trust of a packed learner; otherwise measured on a support set when it is first asked for."""
+
+    def __init__(self, packed: Packed, support: Labelled):
+        self._learner, self._support = packed.learner, support
+        self._known, self._trust = packed.trust is not None, packed.trust
+
+    def get(self) -> Trust | None:
+        if not self._known:
+            self._trust, self._known = _measured(self._learner, self._support), True
+        return self._trust
 
 
 def _measured(learner: Learner, support: Labelled) -> Trust | None:
-    """Trust from examples, and from classes, that are left out in turn; None where there are too few."""
-    counts = support.y.sum(0)  # (way,)
-    if int(counts.min()) < 2 or len(support.y) < examples_needed(0.9):
+    """Trust from examples, and from classes, that are left out in turn; None where there are too few.
+
+    A class with a single example cannot be left out and takes no part.
+    """
+    there = support.y.sum(0) > 1  # (way,)
+    shown = support.y[:, there].sum(1) > 0  # (n,)
+    if int(there.sum()) < 2 or int(shown.sum()) < examples_needed(0.9):
         return None
-    shot = max(1, round(float(counts.mean())))
-    with evaluating(learner):
-        held_out = left_out(learner, support, folds=_FOLDS)
-    return calibrate_on_support(*held_out, way=len(counts), shot=shot)
+    part = Labelled(support.x[shown], support.y[shown][:, there])
+    way, shot = part.y.shape[1], max(1, round(len(part.y) / part.y.shape[1]))
+    return calibrate_on_support(*left_out(learner, part, folds=_FOLDS), way=way, shot=shot)
 
 
 def _features(learner: Learner, x: Tensor) -> Tensor:

@@ -69,7 +69,8 @@ def export_onnx(model: FewShotClassifier | FewShotRegressor, path: str | Path, *
         )
     calibration = score = None
     if isinstance(model, FewShotClassifier) and model.trust_ is not None:
-        calibration, score = model._calibration("export"), model.trust_.score
+        trust, calibration = model._calibrated("export")
+        score = trust.score
     with evaluating(learner):
         module = Adapted(
             learner,

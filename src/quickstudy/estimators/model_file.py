@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.episode import Labelled
-from quickstudy.estimators.classifier import FewShotClassifier
-from quickstudy.estimators.examples import require_fitted
-from quickstudy.estimators.regressor import FewShotRegressor
+from quickstudy.estimators.classifier import FewShotClassifier, Learnt
+from quickstudy.estimators.examples import in_order, remember_columns, require_fitted
+from quickstudy.estimators.regressor import FewShotRegressor, learnt_numbers
+from quickstudy.packing import Packed
 from quickstudy.readers import reader_from_dict
 from quickstudy.saving import SavedFileError, describe, read_tensors, rebuild, require_format, write_tensors
 from quickstudy.trust import Trust
@@ -42,8 +43,8 @@ def save_model(model: FewShotClassifier | FewShotRegressor, path: str | Path) ->
     if isinstance(model, FewShotClassifier):
         header["classes"] = [_described(label) for label in model.classes_.tolist()]
         header["false_alarms"] = model.false_alarms
-        header["trust"] = None if model.trust_ is None else model.trust_.as_dict()
-        header["measures_trust"] = model._measures_trust
+        packed = model._packed.trust
+        header["trust"] = None if packed is None else packed.as_dict()  # what was measured here is measured again
     else:
         header["flat"] = model._flat
     weights = {f"learner.{name}": _smallest(value) for name, value in model.learner_.state_dict().items()}
@@ -64,29 +65,52 @@ def load_model(path: str | Path, **modules: nn.Module) -> FewShotClassifier | Fe
     header, tensors = read_tensors(path, KEY)
     require_format(path, header, FORMAT)
     try:
-        support = Labelled(tensors.pop("support.x"), tensors.pop("support.y"))
-        weights = {name.removeprefix("learner."): _widened(value, support) for name, value in tensors.items()}
-        learner = rebuild(header["learner"], weights, path, modules)
-        reader = reader_from_dict(header["reader"])
-        if header["model"] == "FewShotRegressor":
-            model: FewShotClassifier | FewShotRegressor = FewShotRegressor(learner, reader=reader)
-            model._flat = header["flat"]
-        elif header["model"] == "FewShotClassifier":
-            model = FewShotClassifier(learner, reader=reader, false_alarms=header["false_alarms"])
-            model._measures_trust = header["measures_trust"]
-            model.trust_ = None if header["trust"] is None else Trust.from_dict(header["trust"])
-        else:
-            raise KeyError(header["model"])
-        model.learner_, model.reader_, model.card_ = learner, reader, header["card"]
-        for name, value in header["columns"].items():
-            setattr(model, name, np.array(value, dtype=object) if isinstance(value, list) else value)
-        if isinstance(model, FewShotClassifier):
-            model._restore(support, [_label(part) for part in header["classes"]])
-        else:
-            model._learn(support.x, support.y)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        return _model(header, tensors, path, modules)
+    except SavedFileError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise SavedFileError(f"{path} does not describe a model ({error!r}): use a copy that was not edited") from error
-    return model
+
+
+def _model(
+    header: dict[str, Any], tensors: dict[str, Tensor], path: Path, modules: dict[str, nn.Module]
+) -> FewShotClassifier | FewShotRegressor:
+    support = Labelled(tensors.pop("support.x"), tensors.pop("support.y"))
+    weights = {name.removeprefix("learner."): _widened(value, support) for name, value in tensors.items()}
+    learner = rebuild(header["learner"], weights, path, modules)
+    reader = reader_from_dict(header["reader"])
+    if header["model"] == "FewShotRegressor":
+        packed = Packed(learner, reader, None, header["card"])
+        regressor = FewShotRegressor(packed)
+        regressor._packed, regressor.learner_, regressor.reader_ = packed, learner, reader
+        regressor.card_, regressor._flat = dict(packed.card), bool(header["flat"])
+        regressor.support_, regressor._adapted = learnt_numbers(learner, support.x, support.y)
+        remember_columns(regressor, _columns_of(header))
+        return regressor
+    if header["model"] != "FewShotClassifier":
+        raise KeyError(header["model"])
+    trust = None if header["trust"] is None else Trust.from_dict(header["trust"])
+    packed = Packed(learner, reader, trust, header["card"])
+    classifier = FewShotClassifier(packed, false_alarms=header["false_alarms"])
+    classes = [_label(part) for part in header["classes"]]
+    if len(set(classes)) != support.y.shape[1] or in_order(classes) != classes:
+        raise ValueError(f"{len(classes)} classes for {support.y.shape[1]} columns")
+    classifier._packed, classifier.learner_, classifier.reader_ = packed, learner, reader
+    classifier.card_ = dict(packed.card)
+    classifier._take(Learnt.of(packed, support.x, [classes[i] for i in support.y.argmax(1).tolist()]))
+    remember_columns(classifier, _columns_of(header))
+    return classifier
+
+
+def _columns_of(header: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a file, as scikit-learn remembers them."""
+    columns = dict(header["columns"])
+    found: dict[str, Any] = {}
+    if "n_features_in_" in columns:
+        found["n_features_in_"] = int(columns["n_features_in_"])
+    if "feature_names_in_" in columns:
+        found["feature_names_in_"] = np.array([str(name) for name in columns["feature_names_in_"]], dtype=object)
+    return found
 
 
 def _columns(model: Any) -> dict[str, Any]:

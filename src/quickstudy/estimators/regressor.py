@@ -10,10 +10,20 @@ from sklearn.utils.validation import check_array
 from torch import Tensor
 
 from quickstudy.episode import Labelled
-from quickstudy.estimators.examples import CHUNK, as_learner_reads, precision_of, read_examples, require_fitted
+from quickstudy.estimators.examples import (
+    CHUNK,
+    as_learner_reads,
+    precision_of,
+    read_examples,
+    remember_columns,
+    require_fitted,
+    require_one_each,
+    require_settings,
+    require_shape,
+)
 from quickstudy.evaluation import evaluating
 from quickstudy.learner import Learner
-from quickstudy.packing import open_packed
+from quickstudy.packing import Packed, open_packed
 from quickstudy.readers import Reader
 
 
@@ -21,7 +31,8 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):
     """Learn to predict numbers from a handful of examples.
 
     Args:
-        learner: a Learner that predicts numbers, the path of a learner file or run folder, or "tables" or "texts".
+        learner: a Learner that predicts numbers (a copy of it is used), a Packed one, the path of a learner file or run
+            folder, or "tables", "texts" or "sounds".
         reader: how examples are read; by default the learner's own.
 
     Attributes:
@@ -30,7 +41,7 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):
         learner_, reader_: what ``learner`` was resolved to.
     """
 
-    def __init__(self, learner: Learner | str | Path = "tables", *, reader: Reader | None = None):
+    def __init__(self, learner: Learner | Packed | str | Path = "tables", *, reader: Reader | None = None):
         self.learner = learner
         self.reader = reader
 
@@ -40,29 +51,31 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):
         Raises:
             ValueError: what cannot be read, other numbers of targets, a learner that tells classes apart.
         """
+        require_settings(self.reader)
         packed = open_packed(self.learner, regression=True)
-        self.learner_, self.card_ = packed.learner, dict(packed.card)
-        self.reader_, x = read_examples(self, self.reader or packed.reader, X, reset=True)
-        targets, self._flat = _targets(y)
-        self._learn(as_learner_reads(self.learner_, x), targets)
+        reader, x, columns = read_examples(self, self.reader or packed.reader, X, reset=True)
+        targets, flat = _targets(y)
+        learnt = learnt_numbers(packed.learner, as_learner_reads(packed.learner, x), targets)
+        self._packed, self.learner_, self.reader_, self.card_ = packed, packed.learner, reader, dict(packed.card)
+        remember_columns(self, columns)
+        self._flat, (self.support_, self._adapted) = flat, learnt
         return self
 
     def partial_fit(self, X: Any, y: Any) -> "FewShotRegressor":
         """Learn from further examples and keep those that are there; the first call is ``fit``."""
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y)
-        _, x = read_examples(self, self.reader_, X, reset=False)
-        targets, _ = _targets(y)
+        x, (targets, _) = self._read(X), _targets(y)
         if targets.shape[1] != self.support_.y.shape[1]:
             raise ValueError(
                 f"targets of {targets.shape[1]} columns were given, and the first had {self.support_.y.shape[1]}: give "
                 "the same columns"
             )
-        known = self.support_.y.to(targets)
-        x = as_learner_reads(self.learner_, x)
-        if len(x) != len(targets):
-            raise ValueError(f"{len(x)} examples and {len(targets)} targets; required is one target for each")
-        self._learn(torch.cat([self.support_.x, x]), torch.cat([known, targets]))
+        require_one_each(x, targets, "target")
+        known = self.support_.y.cpu().to(targets)
+        self.support_, self._adapted = learnt_numbers(
+            self.learner_, torch.cat([self.support_.x, x]), torch.cat([known, targets])
+        )
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -71,9 +84,7 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):
         Raises:
             ValueError: not fitted; columns that changed.
         """
-        require_fitted(self)
-        _, x = read_examples(self, self.reader_, X, reset=False)
-        x = as_learner_reads(self.learner_, x)
+        x = self._read(X)
         with evaluating(self.learner_):
             parts = [self.learner_.predict(self._adapted, part).cpu() for part in x.split(CHUNK)]
         numbers = torch.cat(parts).double().numpy()
@@ -97,20 +108,11 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):
             )
         return model
 
-    def _learn(self, x: Tensor, targets: Tensor) -> None:
-        if len(x) != len(targets):
-            raise ValueError(
-                f"{len(x)} examples and {len(targets)} targets were given; required is one target for each"
-            )
-        support = Labelled(x, targets.to(precision_of(self.learner_, x)))
-        if not self.learner_.predicts_numbers(support.y):
-            raise ValueError(
-                f"{type(self.learner_).__name__} would take {targets.shape[1]} columns of targets for classes; "
-                "required is one column, or a learner built with regression=True"
-            )
-        with evaluating(self.learner_):
-            adapted = self.learner_.adapt(support)
-        self.support_, self._adapted = support, adapted
+    def _read(self, X: Any) -> Tensor:
+        require_fitted(self)
+        x = as_learner_reads(self.learner_, read_examples(self, self.reader_, X, reset=False)[1])
+        require_shape(x, self.support_.x)
+        return x
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -119,6 +121,19 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return "support_" in vars(self)
+
+
+def learnt_numbers(learner: Learner, x: Tensor, targets: Tensor) -> tuple[Labelled, Any]:
+    """The support set, and what the learner adapted to it."""
+    require_one_each(x, targets, "target")
+    support = Labelled(x, targets.to(x.device, precision_of(learner, x)))
+    if not learner.predicts_numbers(support.y):
+        raise ValueError(
+            f"{type(learner).__name__} would take {targets.shape[1]} columns of targets for classes; required is one "
+            "column, or a learner built with regression=True"
+        )
+    with evaluating(learner):
+        return support, learner.adapt(support)
 
 
 def _targets(y: Any) -> tuple[Tensor, bool]:

@@ -10,11 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quickstudy.episode import Labelled, one_hot
 from quickstudy.estimators import FewShotClassifier
 from quickstudy.packing import Packed
 from quickstudy.serve.rows import Support
-from quickstudy.trust import is_unknown, prediction_sets, probabilities, unknown_scores
 
 
 class Ranked(TypedDict):
@@ -75,18 +73,16 @@ class Adapted:
         classifier = self._classifier
         assert classifier is not None
         assert self.classes > 1
-        logits, trust = classifier._logits(x), classifier.trust_
+        logits = classifier._logits(x)
         labels = [str(label) for label in classifier.classes_.tolist()]
-        calibration = None if trust is None else trust.at(*classifier._shape())
-        p = probabilities(logits, calibration)  # (m, way)
+        p = classifier._probabilities(logits)  # (m, way)
         sets, unknown = torch.ones_like(p, dtype=torch.bool), torch.zeros(len(x), dtype=torch.bool)
         scores: list[float | None] = [None] * len(x)
-        if trust is not None and calibration is not None:
-            scores = torch.nan_to_num(unknown_scores(logits, calibration)[trust.score]).tolist()
-            with suppress(ValueError):
-                sets = prediction_sets(logits, calibration, trust.conformity, coverage)
-            with suppress(ValueError):
-                unknown = is_unknown(logits, calibration, trust.score, false_alarms)
+        with suppress(ValueError):  # too little to calibrate on
+            sets = classifier._sets(logits, coverage)
+        with suppress(ValueError):
+            scores = torch.nan_to_num(classifier._unknown(logits, None)[0]).tolist()
+            unknown = classifier._unknown(logits, false_alarms)[1]
         rows = zip(p.tolist(), unknown.tolist(), scores, sets.tolist(), strict=True)
         return [_answer(labels, *row) for row in rows]
 
@@ -126,16 +122,7 @@ class Adapted:
 
 
 def _fitted(packed: Packed, x: Tensor, labels: Sequence[str]) -> FewShotClassifier:
-    classifier = FewShotClassifier(packed.learner, reader=packed.reader)
-    if packed.trust is None:
-        return classifier.fit(x, list(labels))
-    # as one from a file: what was measured when the learner was packed stands
-    classifier.learner_, classifier.reader_, classifier.card_ = packed.learner, packed.reader, dict(packed.card)
-    classifier.trust_, classifier._measures_trust = packed.trust, False
-    classes = sorted(set(labels))
-    y = one_hot(torch.tensor([classes.index(label) for label in labels]), len(classes))
-    classifier._restore(Labelled(x, y), classes)
-    return classifier
+    return FewShotClassifier(packed).fit(x, list(labels))
 
 
 def _answer(labels: list[str], p: list[float], unknown: bool, score: float | None, inside: list[bool]) -> Answer:
