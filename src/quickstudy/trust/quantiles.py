@@ -48,9 +48,11 @@ def threshold(quantiles: tuple[float, ...], level: float, examples: int, wanted:
             "of false alarms, and for no more than 0.995 of coverage"
         )
     if _rank(examples, j) > examples:
+        most = examples * STEPS // (examples + 1) / STEPS
+        possible = f"false_alarms={1 - most:g} or more" if wanted.startswith("false") else f"coverage={most:g} or less"
         raise ValueError(
             f"{wanted} was asked for, and the calibration rests on {examples} examples; required are "
-            f"{examples_needed(level)}: give more labelled examples, or ask for a smaller coverage or more false alarms"
+            f"{examples_needed(level)}: give more labelled examples, or ask for {possible}"
         )
     return quantiles[j]
 
