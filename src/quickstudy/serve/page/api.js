@@ -1,6 +1,8 @@
 // The server's HTTP interface. Three things can go wrong, and each is an error of its own.
 
-export class ServerGone extends Error {}
+import { keep, kept } from "./kept.js";
+
+export class ServerGone extends Error {} // or its answer was lost: nobody knows what was done
 export class TokenNeeded extends Error {}
 export class Refused extends Error {
   constructor(message, status) {
@@ -11,13 +13,15 @@ export class Refused extends Error {
 
 const KEY = "quickstudy.token";
 const PATIENCE = 30_000; // milliseconds until a server that keeps silent counts as gone
+export const TOKEN = "[ -~]+"; // what a token is made of; a header could not carry anything else
 
 export const token = {
-  get: () => sessionStorage.getItem(KEY) ?? "",
-  set: (value) => sessionStorage.setItem(KEY, value),
+  get: () => (new RegExp(`^${TOKEN}$`).test(kept(KEY) ?? "") ? kept(KEY) : ""),
+  set: (value) => keep(KEY, value),
 };
 
-async function ask(method, path, { json, files, label, signal } = {}) {
+// read: takes the answer's body, which may be cut as well.
+async function ask(method, path, read, { json, files, label, signal } = {}) {
   const headers = {};
   let body;
   if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
@@ -30,40 +34,47 @@ async function ask(method, path, { json, files, label, signal } = {}) {
     for (const { blob, name } of files) body.append("files", blob, name);
   }
   const patience = AbortSignal.timeout(PATIENCE);
-  let response;
+  let status, answer;
   try {
     const until = signal ? AbortSignal.any([signal, patience]) : patience;
-    response = await fetch(path, { method, headers, body, signal: until });
+    const response = await fetch(path, { method, headers, body, signal: until });
+    if (response.ok) return await read(response);
+    status = response.status;
+    answer = await response.json().catch(() => null);
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ServerGone("the server does not answer");
   }
-  if (response.ok) return response;
-  if (response.status === 401) throw new TokenNeeded("the server asks for a token");
-  if ([502, 503, 504].includes(response.status)) throw new ServerGone("the server does not answer");
-  const answer = await response.json().catch(() => ({}));
-  throw new Refused(answer.error ?? `The server answered ${response.status} without saying why.`, response.status);
+  if (status === 401) throw new TokenNeeded("the server asks for a token");
+  if ([502, 503, 504].includes(status)) throw new ServerGone("the server does not answer");
+  throw new Refused(answer?.error ?? `The server answered ${status} without saying why.`, status);
 }
 
-const json = async (...request) => (await ask(...request)).json();
+const json = (method, path, content) => ask(method, path, (response) => response.json(), content);
+const blob = (path) => ask("GET", path, (response) => response.blob());
+
+// What is not there any more is gone, which is all that was wanted.
+const remove = (path) =>
+  ask("DELETE", path, () => null).catch((problem) => {
+    if (problem.status !== 404) throw problem;
+  });
+
 const part = encodeURIComponent;
 const of = (task, ...rest) => ["tasks", task, ...rest].map(part).join("/");
 
 export const api = {
   health: () => json("GET", "health"),
   tasks: () => json("GET", "tasks"),
-  task: (id) => json("GET", of(id)),
   createTask: (name) => json("POST", "tasks", { json: { name } }),
-  deleteTask: (id) => ask("DELETE", of(id)),
-  renameClass: (id, name, to) => ask("PATCH", of(id, "classes", name), { json: { name: to } }),
-  deleteClass: (id, name) => ask("DELETE", of(id, "classes", name)),
-  examples: (id) => json("GET", of(id, "examples")),
-  addExamples: (id, label, files) => json("POST", of(id, "examples"), { label, files }),
-  deleteExample: (id, example) => ask("DELETE", of(id, "examples", example)),
-  picture: async (id, example) => (await ask("GET", of(id, "examples", `${example}.png`))).blob(),
-  classify: (id, files, signal) =>
-    json("POST", `${of(id, "classify")}?coverage=0.9&false_alarms=0.05`, { files, signal }),
-  map: (id, files, signal) =>
-    files ? json("POST", of(id, "map"), { files, signal }) : json("GET", of(id, "map"), { signal }),
-  model: async (id) => (await ask("GET", of(id, "model"))).blob(),
+  deleteTask: (task) => remove(of(task)),
+  renameClass: (task, name, to) => json("PATCH", of(task, "classes", name), { json: { name: to } }),
+  deleteClass: (task, name) => remove(of(task, "classes", name)),
+  examples: (task) => json("GET", of(task, "examples")),
+  addExamples: (task, label, files) => json("POST", of(task, "examples"), { label, files }),
+  deleteExample: (task, example) => remove(of(task, "examples", example)),
+  picture: (task, example) => blob(of(task, "examples", `${example}.png`)),
+  classify: (task, files, signal) =>
+    json("POST", `${of(task, "classify")}?coverage=0.9&false_alarms=0.05`, { files, signal }),
+  map: (task, files, signal) => json(files ? "POST" : "GET", of(task, "map"), { files: files ?? undefined, signal }),
+  model: (task) => blob(of(task, "model")),
 };

@@ -11,9 +11,11 @@ const LABELS = 12; // classes until names on the map would cover it; the legend 
 export function showMap(plot, legend, { points, queries = [] }, prediction) {
   const names = [...new Set(points.map((point) => point.label))];
   legend.replaceChildren(
-    ...names.map((name) => el("li", {}, icon(name), el("span", { title: name }, name))),
     ...(queries.length ? [el("li", {}, hereIcon(), "your drawing")] : []),
+    ...names.map((name) => el("li", {}, icon(name), el("span", { title: name }, name))),
   );
+  if (names.length > LABELS) legend.tabIndex = 0; // it may scroll
+  else legend.removeAttribute("tabindex");
   if (!points.length) {
     plot.replaceChildren(el("p", { class: "empty" }, "Nothing to show yet: add some examples first."));
     return;

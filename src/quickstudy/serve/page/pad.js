@@ -2,6 +2,7 @@
 
 import { $, plural } from "./dom.js";
 import { prepare } from "./images.js";
+import { keep, kept } from "./kept.js";
 
 const SIDE = 105; // units of the drawing, and pixels of the picture that is sent
 const PEN = 3; // width of a stroke in units
@@ -32,7 +33,7 @@ export class Pad extends EventTarget {
     this.#listen();
     new ResizeObserver(() => this.#draw()).observe(this.#canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
-    const strokes = JSON.parse(sessionStorage.getItem(this.#key) ?? "[]");
+    const strokes = JSON.parse(kept(this.#key) ?? "[]");
     if (strokes.length) this.#state = { strokes, files: [] };
     this.#past = strokes.map((_, i) => ({ strokes: strokes.slice(0, i), files: [] }));
     this.#show();
@@ -50,8 +51,12 @@ export class Pad extends EventTarget {
   async take(files) {
     if (!files.length) return;
     const wanted = this.root.querySelector("input").multiple ? files : files.slice(0, 1);
-    const ready = await Promise.all(wanted.map(prepare));
-    this.#change({ strokes: [], files: ready });
+    this.hold(await Promise.all(wanted.map(prepare)));
+  }
+
+  // The same with files that are prepared.
+  hold(files) {
+    this.#change({ strokes: [], files });
   }
 
   // What is sent: the images, or the drawing as dark ink on white.
@@ -74,18 +79,18 @@ export class Pad extends EventTarget {
     if (!this.empty) this.#change(EMPTY);
   }
 
-  // After what was there has been stored: take it off, but keep what was drawn since.
-  done(sent) {
+  // After what was there has been stored: take it off, but leave what was drawn since. undoable: Undo brings it back.
+  done(sent, undoable = false) {
     const drawn = this.#state.strokes.filter((stroke) => !sent.strokes.includes(stroke));
     const files = this.#state.files.filter((file) => !sent.files.includes(file));
     this.#past = this.#past.filter((state) => state.strokes.some((stroke) => !sent.strokes.includes(stroke)));
-    this.#change({ strokes: drawn, files }, false);
+    this.#change({ strokes: drawn, files }, undoable);
   }
 
-  #change(state, keep = true) {
-    if (keep) this.#past.push(this.#state);
+  #change(state, undoable = true) {
+    if (undoable) this.#past.push(this.#state);
     this.#state = state;
-    sessionStorage.setItem(this.#key, JSON.stringify(state.strokes));
+    keep(this.#key, JSON.stringify(state.strokes));
     this.#show();
     this.dispatchEvent(new Event("change"));
   }

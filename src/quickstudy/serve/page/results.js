@@ -17,8 +17,8 @@ export function showHint(root, text) {
   put(root, el("p", { class: "empty" }, text));
 }
 
-// prediction: {label, unknown, ranking: [{label, probability}], set: [label]}
-export function showPrediction(root, { label, unknown, ranking, set }) {
+// prediction: {label, unknown, unknown_score, ranking: [{label, probability}], set: [label]}
+export function showPrediction(root, { label, unknown, unknown_score, ranking, set }) {
   root.setAttribute("aria-busy", "false");
   const best = ranking[0];
   const rest = ranking.length - SHOWN;
@@ -51,6 +51,7 @@ export function showPrediction(root, { label, unknown, ranking, set }) {
     ),
     rest > 0 ? el("p", { class: "note" }, `and ${rest} more below ${percent(ranking[SHOWN - 1].probability)}`) : null,
     setLine(set, ranking),
+    unknown_score === null ? el("p", { class: "note" }, "Too few examples to recognise what is unknown.") : null,
   );
 }
 
