@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from quickstudy.cli import app
 from quickstudy.data.root import MissingData
 from quickstudy.estimators.model_file import KEY
 from quickstudy.learners import NearestNeighbour
+from quickstudy.model_facts import in_words, warnings_of
 from quickstudy.packing import Packed, pack
 from quickstudy.readers import ArrayReader, ImageReader
 from quickstudy.saving import SavedFileError, read_tensors, write_tensors
@@ -126,7 +128,12 @@ def test_what_a_person_sees(small, shapes, tmp_path):
     done = call("adapt", "--learner", small, "--support", shapes, "--out", path)
     assert "cross" in done.stdout
     assert f"model: {path}" in done.stdout
-    assert "expected calibration error" in done.stdout
+    assert "calibrated on cross-validation on the support set, 20 examples: expected calibration error" in done.stdout
+    assert "nothing is learnt of unknown ones" in done.stdout
+    assert "on your own examples, each left out in turn: 100 % right" in done.stdout
+    bars = [drawing(tmp_path / f"bar{i}.png", "bar", i) for i in range(3)]
+    done = call("add", path, *bars, "--class", "bar")
+    assert "AUROC of unknown classes" in done.stdout
     done = call("predict", path, shapes / "ring" / "0.png", "--unknown", "--coverage", 0.9)
     assert "%" in done.stdout
     assert "set" in done.stdout
@@ -144,6 +151,8 @@ def test_unknown_and_sets(model, tmp_path):
     far = tmp_path / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60), dtype=np.uint8)).save(far)
     near = drawing(tmp_path / "ring.png", "ring", 5)
+    bars = [drawing(tmp_path / f"bar{i}.png", "bar", i) for i in range(4)]
+    assert call("add", model, *bars, "--class", "bar").exit_code == 0
     rows = printed("predict", model, near, far, "--unknown", "--coverage", 0.9)
     assert [row["unknown"] for row in rows] == [False, True]
     assert [row["label"] for row in rows] == ["ring", None]
@@ -180,16 +189,22 @@ def test_tables(tmp_path):
     assert "b.csv, row 3" in " ".join(both.split())
     again = printed("predict", path, tmp_path / "trees.csv", "--label", "kind")  # which is passed over
     assert len(again) == 24
-    assert (
-        printed("add", path, "--table", table(tmp_path / "more.csv", kind="ash"), "--label", "kind")["examples"] == 48
-    )
+    more = ("add", path, "--table", table(tmp_path / "more.csv", kind="ash"), "--label", "kind")
+    refused(r"row 1 of .*more\.csv is in the model already, as 'elm'.*leave it out, or .*--repeats", *more)
+    assert printed(*more, "--repeats")["examples"] == 48
+    assert printed("add", path, "--table", table(tmp_path / "w.csv", width="9"), "--label", "kind")["examples"] == 72
 
 
 def test_columns_that_changed(tmp_path):
     path = tmp_path / "model.safetensors"
     trees = table(tmp_path / "trees.csv")
     assert call("adapt", "--table", trees, "--label", "kind", "--out", path).exit_code == 0
-    refused("kind", "predict", path, trees)
+    refused(
+        r"has the column 'kind', which the model does not know;.*--label kind, or remove it", "predict", path, trees
+    )
+    blank = tmp_path / "blank.csv"
+    blank.write_text(trees.read_text().replace("oak", "").replace("elm", "NA"))
+    assert len(printed("predict", path, blank, "--label", "kind")) == 24  # labels that are passed over are not read
     refused("width", "predict", path, table(tmp_path / "renamed.csv", header="length,colour,kind"), "--label", "kind")
     refused(r"no column 'species' for the labels", "predict", path, trees, "--label", "species")
 
@@ -210,6 +225,88 @@ def test_a_number_to_predict(tmp_path):
         r"row 2 of .*'many' where a number.*--label in place of --target",
         *("adapt", "--table", tmp_path / "houses.csv", "--target", "price", "--out", path),
     )
+
+
+def test_tables_without_a_header(tmp_path):
+    path = tmp_path / "model.safetensors"
+    (tmp_path / "plain.csv").write_text("".join(f"{i},{i % 2},{'xy'[i % 2]}\n" for i in range(10)))
+    facts = printed("adapt", "--table", tmp_path / "plain.csv", "--label", "2", "--out", path)
+    assert facts["examples"] == 10
+    refused(r"has 3 columns, which the model knows 2 of.*--label PLACE", "predict", path, tmp_path / "plain.csv")
+    assert len(printed("predict", path, tmp_path / "plain.csv", "--label", "-1")) == 10
+
+
+def test_what_was_guessed_of_a_file_is_said(tmp_path):
+    path = tmp_path / "model.safetensors"
+    said = tmp_path / "said.csv"
+    said.write_text(",said,intent\n" + "".join(f"{i},turn it {('on', 'off')[i % 2]} {i},{i % 2}\n" for i in range(9)))
+    done = call("adapt", "--texts", said, "--label", "2", "--text", "said", "--out", path)
+    assert isinstance(done.exception, ValueError)  # places are counted without the index
+    done = call("adapt", "--texts", said, "--label", "intent", "--out", path)
+    assert done.exit_code == 0, done.output
+    assert "numbers the rows, as the index of a DataFrame" in done.stderr
+    assert "taken for the names" not in done.stderr  # --label named one of them
+    plain = tmp_path / "plain.csv"
+    plain.write_text("turn it on please\nturn it off please\n")
+    assert len(printed("predict", path, plain)) == 2
+    named = tmp_path / "named.csv"
+    named.write_text("sentence\nturn it on please\n")
+    done = call("predict", path, named)
+    assert "note: the first row of" in done.stderr
+    assert "--no-header if it is one" in done.stderr
+    assert len(json.loads(call("predict", path, named, "--no-header", "--json").stdout)) == 2
+    assert "taken for" not in call("predict", path, named, "--header").stderr
+
+
+def test_a_decimal_comma_in_labels_and_in_numbers_to_learn(tmp_path):
+    path = tmp_path / "model.safetensors"
+    sizes = tmp_path / "sizes.csv"
+    sizes.write_text("width;size\n" + "".join(f"{i},5;{1 + i // 5},5\n" for i in range(10)))
+    facts = printed("adapt", "--table", sizes, "--label", "size", "--out", path)
+    assert [row["name"] for row in facts["classes"]] == ["1,5", "2,5"]
+    assert printed("adapt", "--table", sizes, "--target", "size", "--out", path)["examples"] == 10
+    (tmp_path / "new.csv").write_text("width\n9.5\n")
+    assert 2 < printed("predict", path, tmp_path / "new.csv")[0]["prediction"] < 3
+
+
+def test_the_calibration_of_a_learner_is_told_from_what_own_examples_say(tmp_path):
+    path = tmp_path / "model.safetensors"
+    for i in range(6):
+        for kind in ("cross", "ring"):
+            drawing(tmp_path / "support" / kind / f"{i}.png", kind, i)
+    facts = printed("adapt", "--learner", "characters", "--support", tmp_path / "support", "--out", path)
+    assert facts["trust"]["measured_on"] == "other tasks"
+    assert facts["own_examples"]["examples"] == 12
+    assert facts["own_examples"]["accuracy"] > 0.9
+    said = "\n".join(in_words(facts))
+    assert "expected calibration error there" in said
+    assert "on your own examples, each left out in turn: " in said
+    assert " % right" in said
+
+
+def test_examples_that_cannot_be_told_apart_are_warned_of(small, tmp_path):
+    noise = np.random.default_rng(0)
+    for i in range(12):
+        folder = tmp_path / "support" / "abc"[i % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (12, 12), dtype=np.uint8)).save(folder / f"{i}.png")
+    done = call("adapt", "--learner", small, "--support", tmp_path / "support", "--out", tmp_path / "m.safetensors")
+    assert done.exit_code == 0, done.output
+    assert re.search(r"note: \d+ % of your own examples, each left out in turn, were answered rightly", done.stderr)
+    assert "unknown classes are told from 8 % of false alarms on: predict --unknown --false-alarms 0.08" in done.stdout
+    assert "5 % takes 19 examples" in done.stdout
+    facts = {"own_examples": {"examples": 9, "accuracy": 1.0, "expected_calibration_error": 0.2}}
+    assert [text.split(":")[0] for text in warnings_of(facts)] == [
+        "on your own examples probabilities are off by 20 points on average"
+    ]
+
+
+def test_files_that_are_folders(model, small, shapes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(r"--out \. is a folder; .*such as NAME", "adapt", "--learner", small, "--support", shapes, "--out", ".")
+    refused(r"--out .* is a folder", "forget", model, "ring", "--out", tmp_path)
+    refused(r"MODEL .* is a folder", "add", tmp_path, shapes / "ring" / "0.png", "--class", "x")
+    refused(r"--onnx .* is a folder", "export", model, "--onnx", tmp_path)
 
 
 def test_texts(tmp_path):
@@ -379,7 +476,7 @@ def test_what_cannot_be_added_or_forgotten(model, shapes, tmp_path):
 
 def test_numbers_as_class_names_stay_numbers(tmp_path):
     x = np.random.default_rng(0).normal(size=(6, 3, 1, 1)).astype(np.float32)
-    images = np.clip(np.broadcast_to(abs(x[:, :1]), (6, 1, 12, 12)), 0, 1)
+    images = np.clip(np.broadcast_to(abs(x[:, :1]) / 2, (6, 1, 12, 12)), 0, 0.5)
     path = tmp_path / "model.safetensors"
     q.FewShotClassifier(NearestNeighbour(), reader=ImageReader(size=12)).fit(images, [1, 2, 3] * 2).save(path)
     assert [row["name"] for row in printed("forget", path, 3)["classes"]] == [1, 2]
@@ -401,7 +498,7 @@ def test_model_files_that_are_cut_edited_newer_or_foreign(model, small, shapes, 
     header, tensors = read_tensors(model, KEY)
     write_tensors(model, tensors, KEY, {**header, "format": 2})
     refused("has format 2, and this version of quickstudy reads format 1", "predict", model, ring)
-    refused("was not written by quickstudy as a quickstudy_model file", "predict", small, ring)
+    refused("is a learner: hand it to quickstudy.load", "predict", small, ring)
     refused("cannot be read", "predict", tmp_path / "none.safetensors", ring)
     assert issubclass(SavedFileError, ValueError)
 

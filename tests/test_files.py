@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import quickstudy as q
-from quickstudy.files import write_atomically
+from quickstudy.files import require_file_path, write_atomically
 
 _FULL_DISK = """
 import resource, signal, sys
@@ -87,3 +87,14 @@ def test_an_interrupted_writing_leaves_the_previous_file(tmp_path, monkeypatch):
         write_atomically(path, b"after")
     assert path.read_bytes() == b"before"
     assert [p.name for p in Path(tmp_path).iterdir()] == ["file"]
+
+
+def test_a_folder_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(), tmp_path):
+        with pytest.raises(OSError, match=r"is a folder; required is the name of a file: give one in it"):
+            write_atomically(path, b"content")
+        with pytest.raises(ValueError, match=r"--out .* is a folder"):
+            require_file_path(path, "--out")
+    require_file_path(tmp_path / "new", "--out")
+    assert list(tmp_path.iterdir()) == []

@@ -57,7 +57,7 @@ def test_train_and_evaluate_on_a_folder_of_photos(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output + str(done.exception)
     settings = RunFolder(tmp_path / "run").settings()
     assert (settings.root, settings.split) == (str(tmp_path / "photos"), "groups")
-    assert (settings.image_size, settings.channels) == (20, 3)
+    assert (settings.image_size, settings.channels, settings.kind) == (20, 3, "images")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     done = call("evaluate", tmp_path / "run", *JUDGED)
@@ -86,6 +86,13 @@ def test_a_folder_of_sounds(tmp_path):
     done = call(
         "train", "--out", tmp_path / "run", "--tasks", "folder", "--root", tmp_path / "words", *FEW, "--no-report"
     )
+    assert done.exit_code == 0, done.output + str(done.exception)
+    assert RunFolder(tmp_path / "run").settings().kind == "sounds"
+    done = call("train", "--out", tmp_path / "run", "--resume", "--threads", 1, "--no-report")
+    assert done.exit_code == 0, done.output + str(done.exception)
+    config = RunFolder(tmp_path / "run").config
+    config.write_text(config.read_text().replace('"kind": "sounds"', '"kind": ""'))  # a run of an earlier version
+    done = call("train", "--out", tmp_path / "run", "--resume", "--threads", 1, "--no-report")
     assert done.exit_code == 0, done.output + str(done.exception)
     done = call("evaluate", tmp_path / "run", *JUDGED)
     assert done.exit_code == 0, done.output + str(done.exception)

@@ -11,7 +11,9 @@ import typer
 from rich.text import Text as RichText
 
 from quickstudy.console import err, out, plain_table, print_json
-from quickstudy.given import Columns, Given, examples_of_class, labelled_examples
+from quickstudy.files import require_file_path
+from quickstudy.given import IN_CSV, Columns, Given, examples_of_class, labelled_examples
+from quickstudy.model_facts import facts_of, in_words, warnings_of
 from quickstudy.process import use_threads
 
 if TYPE_CHECKING:
@@ -55,10 +57,13 @@ def adapt(
 ) -> None:
     """Learn from labelled examples and write one model file."""
     use_threads(threads)
-    with _notes():
+    require_file_path(file, "--out")
+    with notes():
         sources = {"--support": support, "--table": table, "--texts": texts, "--sounds": sounds}
         given = labelled_examples(sources, Columns(label, text, header), target=target)
         model = _fitted(given, learner or DEFAULTS[given.kind], encoder, false_alarms)
+    for text in given.notes:
+        note(text)
     model.save(file)
     _show(model, file, f"learnt from {given.origin}", json)
 
@@ -72,23 +77,28 @@ def add(
     label: Label = None,
     text: Text = None,
     header: Header = None,
+    repeats: Annotated[bool, typer.Option("--repeats", help="Take rows of a CSV file that are known already.")] = False,
     file: Out = None,
     json: Json = False,
     threads: Threads = 0,
 ) -> None:
     """Teach a model further examples, of known or of new classes; nothing that it knows is touched."""
     use_threads(threads)
+    require_file_path(file or model, "--out" if file else "MODEL")
     known = _classifier(model)
-    with _notes():
+    with notes():
         if table is None and texts is None:
             given = examples_of_class(files or [], name, known.reader_)
-            _refuse_known(known, given)
         elif files or name:
             raise ValueError("FILES with --class and a CSV file were given; required is one of both: leave one out")
         else:
             given = labelled_examples({"--table": table, "--texts": texts}, Columns(label, text, header))
         _require_kind(given.kind, known.reader_.kind, str(model))
+        if not repeats or given.kind not in IN_CSV:
+            _refuse_known(known, given)
         known.partial_fit(given.x, _like(given.y, known))
+    for text in given.notes:
+        note(text)
     known.save(file or model)
     _show(known, file or model, f"learnt {len(given.y)} more from {given.origin}", json)
 
@@ -100,6 +110,7 @@ def forget(
     json: Json = False,
 ) -> None:
     """Take a class out of a model."""
+    require_file_path(file or model, "--out" if file else "MODEL")
     known = _classifier(model)
     known.forget(_like([label], known)[0])
     known.save(file or model)
@@ -138,12 +149,14 @@ def _require_kind(given: str, read: str, who: str) -> None:
 
 def _refuse_known(model: "FewShotClassifier", given: Given) -> None:
     known = model.support_.x.flatten(1)
-    for path, x in zip(given.x, model.reader_.read(given.x).to(known.dtype).flatten(1), strict=True):
+    for place, x in zip(given.places, model.reader_.read(given.x).to(known).flatten(1), strict=True):
         same = (known == x).all(1).nonzero().flatten().tolist()
         if same:
+            which = f"row {place['row']} of {place['file']}" if "row" in place else place["file"]
+            other = "take such rows once more with --repeats" if "row" in place else "forget that class first"
             raise ValueError(
-                f"{path} is in the model already, as {model._labels()[same[0]]!r}; required are further examples: "
-                "leave it out, or forget that class first"
+                f"{which} is in the model already, as {model._labels()[same[0]]!r}; required are further examples: "
+                f"leave it out, or {other}"
             )
 
 
@@ -154,14 +167,9 @@ def _like(labels: list[Any], model: "FewShotClassifier") -> list[Any]:
 
 
 def _show(model: "FewShotClassifier | FewShotRegressor", path: Path, title: str, json: bool) -> None:
-    from quickstudy.estimators import FewShotClassifier
-
-    facts: dict[str, Any] = {"model": str(path), "learner": model.card_.get("name", type(model.learner_).__name__)}
-    facts["examples"] = len(model.support_.x)
-    if isinstance(model, FewShotClassifier):
-        counts = zip(model.classes_.tolist(), model.support_.y.sum(0).tolist(), strict=True)
-        facts["classes"] = [{"name": name, "examples": int(count)} for name, count in counts]
-        facts["trust"] = _trust(model)
+    facts = facts_of(model, path)
+    for text in warnings_of(facts):
+        note(text)
     if json:
         print_json(facts)
         return
@@ -173,34 +181,16 @@ def _show(model: "FewShotClassifier | FewShotRegressor", path: Path, title: str,
         for row in facts["classes"]:
             table.add_row(RichText(str(row["name"])), str(row["examples"]))
         out.print(table)
-        say(_trust_in_words(facts["trust"]))
+        for line in in_words(facts):
+            say(line)
     else:
         say(f"{title}: {facts['examples']} examples")
     say(f"model: {path}")
 
 
-def _trust(model: "FewShotClassifier") -> dict[str, Any] | None:
-    if model.trust_ is None:
-        return None
-    found = model._calibration("describe")
-    return {
-        "source": model.trust_.source,
-        "examples": found.examples,
-        "temperature": found.temperature,
-        "ece_before": found.ece_before,
-        "ece_after": found.ece_after,
-        "unknown_score": model.trust_.score,
-        "unknown_auroc": found.auroc[model.trust_.score],
-    }
-
-
-def _trust_in_words(trust: dict[str, Any] | None) -> str:
-    if trust is None:
-        return "not calibrated: probabilities are the learner's own, and unknown classes cannot be told; add examples"
-    return (
-        f"calibrated on {trust['source']}: expected calibration error {100 * trust['ece_before']:.1f} % before and "
-        f"{100 * trust['ece_after']:.1f} % after, AUROC of unknown classes {trust['unknown_auroc']:.3f}"
-    )
+def note(text: str) -> None:
+    """One line on standard error, however long."""
+    err.print(f"note: {text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
@@ -209,10 +199,10 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def _notes() -> Iterator[None]:
+def notes() -> Iterator[None]:
     """Warnings that are meant for the person, one line each on standard error."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield
     for text, times in Counter(str(warning.message) for warning in caught).items():
-        err.print(f"note: {text}" + (f" ({times} times)" * (times > 1)), highlight=False, markup=False, soft_wrap=True)
+        note(text + f" ({times} times)" * (times > 1))

@@ -12,7 +12,7 @@ import typer
 from quickstudy.console import err, out, print_json
 from quickstudy.episode import TaskDistribution
 from quickstudy.evaluation import Score, evaluate
-from quickstudy.files import write_atomically
+from quickstudy.files import require_file_path, write_atomically
 from quickstudy.process import use_threads
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.tasks import ClassTasks
@@ -42,6 +42,7 @@ def pack(
     use_threads(threads)
     if episodes < 1:
         raise ValueError(f"--episodes {episodes}; required is at least 1: the calibration rests on these tasks")
+    require_file_path(file, "--out")
     card_file = file.with_suffix(".md")
     if card_file == file:
         raise ValueError(
@@ -108,7 +109,7 @@ def _card(settings: Settings, name: str, licence: str, found: _Measured) -> dict
     changed = {
         field.name: value
         for field in dataclasses.fields(Settings)
-        if (value := getattr(settings, field.name)) != _default(field) and field.name not in ("root", "init")
+        if (value := getattr(settings, field.name)) != _default(field) and field.name not in ("root", "init", "kind")
     }
     changed = {"learner": settings.learner, "tasks": settings.tasks, **changed}
     card = {

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text as RichText
 
-from quickstudy.commands_model import Header, Json, ModelFile, Text, Threads, say
+from quickstudy.commands_model import Header, Json, ModelFile, Text, Threads, note, notes, say
 from quickstudy.console import err, out, plain_table, print_json
+from quickstudy.files import require_file_path
 from quickstudy.given import Columns, examples_of_files
 from quickstudy.process import use_threads
 
@@ -40,7 +41,10 @@ def predict(
     if top < 1:
         raise ValueError(f"--top {top}; required is at least 1: how many classes are named for each example")
     opened = load_model(model)
-    given = examples_of_files(files, opened.reader_, Columns(label, text, header))
+    with notes():
+        given = examples_of_files(files, opened.reader_, Columns(label, text, header))
+    for said in given.notes:
+        note(said)
     if isinstance(opened, FewShotClassifier):
         found = answers(opened, given.x, unknown=unknown, coverage=coverage, false_alarms=false_alarms, top=top)
         rows: Any = [{**place, **answer.as_dict()} for place, answer in zip(given.places, found, strict=True)]
@@ -67,6 +71,7 @@ def export(
     from quickstudy.estimators import load_model
     from quickstudy.estimators.exporting import export_onnx
 
+    require_file_path(onnx, "--onnx")
     with err.status("exporting"):
         done = export_onnx(load_model(model), onnx, tolerance=tolerance)
     if json:

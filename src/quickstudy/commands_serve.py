@@ -18,10 +18,15 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
     token: Annotated[
-        str | None, typer.Option(envvar="QUICKSTUDY_TOKEN", help="What clients must send as Authorization: Bearer.")
+        str | None,
+        typer.Option(
+            envvar="QUICKSTUDY_TOKEN",
+            help="What clients must send as Authorization: Bearer; others can see it in the list of processes.",
+        ),
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Another name it may be called by, behind a proxy; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Another name it may be called by, as a proxy passes it on; may be repeated."),
     ] = None,
     max_tasks: Annotated[int, typer.Option(help="Tasks that may be kept.")] = 100,
     max_body: Annotated[int, typer.Option(help="Bytes of one request.")] = 5_000_000,
@@ -40,7 +45,8 @@ def serve(
     limits = serving.Limits(tasks=max_tasks, body_bytes=max_body)
 
     def say(url: str) -> None:
-        err.print(f"quickstudy serves {learner} at {url}", highlight=False, markup=False, soft_wrap=True)
+        more = " and all other addresses of this machine" if host in ("0.0.0.0", "::") else ""
+        err.print(f"quickstudy serves {learner} at {url}{more}", highlight=False, markup=False, soft_wrap=True)
 
     serving.serve(
         learner,

@@ -21,6 +21,7 @@ from torch import nn
 import quickstudy
 from quickstudy.building import build
 from quickstudy.checkpoint import load_checkpoint, save_checkpoint
+from quickstudy.data.folder import folder_kind
 from quickstudy.episode import TaskDistribution
 from quickstudy.evaluation import Score, evaluate, mean_squared_error
 from quickstudy.learner import Learner, fit_to
@@ -71,11 +72,14 @@ def train(
     for name in ("steps", "meta_batch", "validation_episodes"):
         if getattr(settings, name) < 1:
             raise ValueError(f"{name}={getattr(settings, name)}; required is at least 1")
-    if resume and folder.settings() != settings:
-        theirs, ours = dataclasses.asdict(folder.settings()), dataclasses.asdict(settings)
+    begun = dataclasses.replace(folder.settings(), kind=settings.kind) if resume else settings
+    if begun != settings:
+        theirs, ours = dataclasses.asdict(begun), dataclasses.asdict(settings)
         changed = [f"{k}={theirs[k]!r} there, {ours[k]!r} now" for k in ours if theirs[k] != ours[k]]
         raise ValueError(f"{folder.path} was started with other settings ({'; '.join(changed)}): resume with the same")
     tasks = settings.part(settings.train_part)
+    if settings.tasks == "folder":
+        settings = dataclasses.replace(settings, kind=folder_kind(str(settings.root)))
     validation = _validation(settings)
     trained, judged, plain = build(settings, tasks)
     distribution = _augmented(plain, settings.elastic) if settings.augment or settings.elastic else plain

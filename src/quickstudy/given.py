@@ -9,7 +9,9 @@ from quickstudy.data import csv_table
 from quickstudy.data.folder import read_folder
 from quickstudy.readers import Reader, TableReader
 
-_IN_CSV = ("tables", "texts")
+IN_CSV = ("tables", "texts")
+"""The kinds of examples that are rows of CSV files."""
+
 KINDS = {"--support": "images", "--table": "tables", "--texts": "texts", "--sounds": "sounds"}
 """What the examples of each source are."""
 
@@ -40,6 +42,7 @@ class Given:
         origin: where they are from, in words.
         places: file, and row of a CSV file, of each.
         numbers: y holds numbers to predict, and no classes.
+        notes: what was guessed of a CSV file and a person should know, a sentence each.
     """
 
     kind: str
@@ -48,6 +51,7 @@ class Given:
     origin: str
     places: list[dict[str, Any]]
     numbers: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def labelled_examples(
@@ -71,7 +75,7 @@ def labelled_examples(
         raise ValueError(f"{given} were given; required is one of {', '.join(sources)}")
     ((option, path),) = named.items()
     kind = KINDS[option]
-    if kind not in _IN_CSV:
+    if kind not in IN_CSV:
         _refuse_columns(columns, f"{option}, a folder that names its classes", target)
         folder = read_folder(path, "images" if kind == "images" else "sounds")
         return Given(kind, list(folder.files), list(folder.labels), str(path), [{"file": str(f)} for f in folder.files])
@@ -84,7 +88,7 @@ def labelled_examples(
         )
     if target is not None:
         columns = replace(columns, label=target)
-    return _of_csv([path], kind, columns, numbers=target is not None)
+    return _of_csv([path], kind, columns, use="classes" if target is None else "numbers")
 
 
 def examples_of_files(files: Sequence[Path], reader: Reader, columns: Columns | None = None) -> Given:
@@ -93,16 +97,17 @@ def examples_of_files(files: Sequence[Path], reader: Reader, columns: Columns | 
     Args:
         files: at least one.
         reader: the model's.
-        columns: of CSV files; a label is passed over.
+        columns: of CSV files; a label is passed over unread.
 
     Raises:
-        ValueError: no such file, a folder, a model that reads arrays, and what ``read_csv`` refuses.
+        ValueError: no such file, a folder, a model that reads arrays, columns that the model does not know, and what
+            ``read_csv`` refuses.
     """
     columns = columns or Columns()
     if isinstance(reader, TableReader) and columns.header is None and reader.columns is not None:
         columns = replace(columns, header=any(isinstance(column.name, str) for column in reader.columns))
-    if reader.kind in _IN_CSV:
-        return _of_csv(files, reader.kind, columns)
+    if reader.kind in IN_CSV:
+        return _of_csv(files, reader.kind, columns, use="nothing", reader=reader)
     if reader.kind == "arrays":
         raise ValueError(
             "the model reads arrays of numbers, and files of numbers are not read by this command; required is a model "
@@ -121,7 +126,7 @@ def examples_of_class(files: Sequence[Path], name: str | None, reader: Reader) -
     Raises:
         ValueError: no files or no class, files given twice, and what ``examples_of_files`` refuses.
     """
-    if reader.kind in _IN_CSV:
+    if reader.kind in IN_CSV:
         option = "--table" if reader.kind == "tables" else "--texts"
         raise ValueError(
             f"the model reads {reader.kind}, and no CSV file of them was given: give {option} FILE.csv --label COLUMN"
@@ -139,21 +144,44 @@ def examples_of_class(files: Sequence[Path], name: str | None, reader: Reader) -
     return replace(given, y=[name] * len(files))
 
 
-def _of_csv(files: Sequence[Path], kind: str, columns: Columns, *, numbers: bool = False) -> Given:
+def _of_csv(
+    files: Sequence[Path], kind: str, columns: Columns, *, use: csv_table.Use, reader: Reader | None = None
+) -> Given:
     x: list[Any] = []
     y: list[Any] = []
     places: list[dict[str, Any]] = []
+    notes: list[str] = []
+    expected = [] if columns.text is None else [columns.text]
+    missing = csv_table.MISSING if kind == "tables" else csv_table.BLANK
     for path in files:
         _require_file(path)
-        if columns.label is None:
-            rows = csv_table.read_csv(path, header=columns.header)
-        else:
-            found = csv_table.read_labelled_csv(path, label=columns.label, header=columns.header)
-            rows = found.rows
-            y += [_number(path, i + 1, label) for i, label in enumerate(found.labels)] if numbers else found.labels
-        x += rows if kind == "tables" else _texts(path, rows, columns.text)
-        places += [{"file": str(path), "row": i + 1} for i in range(len(rows))]
-    return Given(kind, x, y, ", ".join(map(str, files)), places, numbers)
+        table = csv_table.read_table(
+            path, label=columns.label, use=use, header=columns.header, expected=expected, missing=missing
+        )
+        if isinstance(reader, TableReader):
+            _refuse_new_columns(path, list(table.rows[0]), reader)
+        if table.guessed:
+            notes.append(
+                f"the first row of {path} was taken for the names of its columns, not for an example: say --no-header "
+                "if it is one, and --header to hear no more of it"
+            )
+        y += [_number(path, i + 1, label) for i, label in enumerate(table.labels)] if use == "numbers" else table.labels
+        x += table.rows if kind == "tables" else _texts(path, table.rows, columns.text)
+        places += [{"file": str(path), "row": i + 1} for i in range(len(table.rows))]
+    return Given(kind, x, y, ", ".join(map(str, files)), places, use == "numbers", tuple(notes))
+
+
+def _refuse_new_columns(path: Path, names: Sequence[str | int], reader: TableReader) -> None:
+    """Say by which option one column too many is passed over; the reader itself refuses any other difference."""
+    known = [column.name for column in reader.columns or ()]
+    new = [name for name in names if name not in known]
+    if len(names) == len(known) + 1 and len(new) == 1:
+        what = f"the column {new[0]!r}" if isinstance(new[0], str) else f"{len(names)} columns"
+        learnt = "does not know" if isinstance(new[0], str) else f"knows {len(known)} of"
+        raise ValueError(
+            f"{path} has {what}, which the model {learnt}; required are the columns it was taught: pass a column of "
+            f"labels over with --label {new[0] if isinstance(new[0], str) else 'PLACE, counted from 0'}, or remove it"
+        )
 
 
 def _texts(path: Path, rows: list[csv_table.Row], column: str | None) -> list[str]:

@@ -21,6 +21,7 @@ class Settings:
     Args:
         learner: a name in ``LEARNERS``.
         tasks, split, root, rotations, image_size, channels: the task distribution, see ``named_tasks``.
+        kind: what a folder of examples holds, "images" or "sounds", as ``train`` has found it; "" for other tasks.
         train_part: the part that is meta-trained on; "trainval" or "background" leave nothing to validate on.
         way, shot, queries: of the meta-training episodes.
         within_group: classes of a task share a group.
@@ -47,6 +48,7 @@ class Settings:
     rotations: bool | None = None
     image_size: int = 28
     channels: int = 1
+    kind: str = ""
     train_part: str = "train"
     way: int = 5
     shot: int = 1

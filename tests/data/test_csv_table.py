@@ -2,7 +2,7 @@
 
 import pytest
 
-from quickstudy.data.csv_table import read_csv, read_labelled_csv
+from quickstudy.data.csv_table import read_csv, read_labelled_csv, read_table
 from quickstudy.data.root import data_root
 from quickstudy.readers import TableReader
 
@@ -145,3 +145,83 @@ def test_real_tables(name, shape, numbers):
     assert len(set(table.labels)) == 2
     kinds = [column.kind for column in TableReader().fit(table.rows).columns or ()]
     assert kinds.count("number") == numbers
+
+
+def test_the_first_of_a_column_of_texts_is_no_name(write):
+    path = write("what is my balance\nfly me to paris\n")
+    assert read_csv(path) == [{0: "what is my balance"}, {0: "fly me to paris"}]
+    assert len(read_csv(path, header=True)) == 1
+    assert len(read_table(path, expected=("what is my balance",)).rows) == 1
+    assert read_csv(write("Sentence\na\nb\n"))[0] == {"Sentence": "a"}
+    assert read_csv(write("width\n1\n2\n")) == [{"width": "1"}, {"width": "2"}]
+    with pytest.raises(ValueError, match="holds a header and no row"):
+        read_csv(write("text\n"))
+
+
+def test_a_guessed_header_is_told_from_one_that_was_said(write):
+    path = write("said,intent\nbook,travel\n")
+    assert read_table(path).guessed
+    assert not read_table(path, header=True).guessed
+    assert not read_table(path, header=False).guessed
+    assert not read_table(path, expected=("said",)).guessed
+    assert not read_table(path, label="intent").guessed  # only a header can hold it
+    assert read_table(path, label="-1").guessed
+    table = read_table(write("red,kind\nred,oak\nblue,oak\n"), label="kind")  # though a cell comes again
+    assert (table.labels, table.guessed) == (["oak", "oak"], False)
+    with pytest.raises(ValueError, match="holds a header and no row"):
+        read_table(write("width,kind\n"), label="kind")
+
+
+@pytest.mark.parametrize("index", [(0, 1, 2), (7, 2, 31), (1, 2, 3)])
+def test_the_index_of_a_dataframe_is_left_out(write, index):
+    rows = zip(index, ("book flight,travel", "what is due,bank", "fly away,travel"), strict=True)
+    path = write(",said,intent\n" + "".join(f"{i},{row}\n" for i, row in rows))
+    with pytest.warns(UserWarning, match=r"loans\.csv: the first column has no name and numbers the rows"):
+        table = read_labelled_csv(path)
+    assert table.rows[0] == {"said": "book flight"}
+    assert table.labels == ["travel", "bank", "travel"]
+
+
+def test_columns_without_a_name(write):
+    assert read_csv(write("a,b,,\n1,x,,\n2,y,,\n"))[0] == {"a": "1", "b": "x"}  # as spreadsheets write them
+    assert read_csv(write(",b\n1.5,x\n2.5,y\n"), header=True)[0] == {"": "1.5", "b": "x"}
+    assert read_csv(write(",5,1\n1,6,2\n2,7,3\n"))[0] == {0: None, 1: "5", 2: "1"}
+    with pytest.raises(ValueError, match="has more than one column ''"):
+        read_csv(write("a,,\n1,x,z\n"), header=True)
+
+
+@pytest.mark.parametrize("cell", ["None", "NULL", "n/a", "<NA>", "#N/A", "-", ".", "#NUM!", "missing", "-1.#IND"])
+def test_what_stands_for_a_missing_value(write, cell):
+    assert read_csv(write(f"a,b\n1,x\n{cell},y\n"))[1] == {"a": None, "b": "y"}
+
+
+def test_a_label_may_be_the_word_none(write):
+    assert read_labelled_csv(write("a,kind\n1,none\n2,missing\n")).labels == ["none", "missing"]
+
+
+def test_labels_that_are_passed_over_are_not_read(write):
+    path = write("1,?\n2,\n3,x\n")
+    table = read_table(path, label="-1", use="nothing")
+    assert (table.rows, table.labels) == ([{0: "1"}, {0: "2"}, {0: "3"}], [])
+    with pytest.raises(ValueError, match=r"row 1 of .* has no label"):
+        read_table(path, label="-1")
+
+
+def test_numbers_with_a_decimal_comma_and_points_between_thousands(write):
+    path = write("price;size;kind\n1.234,5;1.234;1,5\n12;2.5;2,5\n1.234;3;1,5\n")
+    table = read_labelled_csv(path)
+    assert [row["price"] for row in table.rows] == ["1234.5", "12", "1234"]
+    assert [row["size"] for row in table.rows] == ["1.234", "2.5", "3"]  # no comma in it: the point is a decimal one
+    assert table.labels == ["1,5", "2,5", "1,5"]
+    assert read_table(path, label="kind", use="numbers").labels == ["1.5", "2.5", "1.5"]
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"', "sep=:"])
+def test_the_line_that_names_the_separator(write, first):
+    separator = first.strip('"')[-1]
+    path = write(f"{first}\r\na;b\r\n1,5;x\r\n2;y\r\n".replace(";", separator))
+    assert read_csv(path) == [{"a": "1.5", "b": "x"}, {"a": "2", "b": "y"}]
+    with pytest.raises(ValueError, match=r"line 4 of .* has 1 cells"):
+        read_csv(write("sep=;\na;b\n1;2\n3\n"))
+    with pytest.raises(ValueError, match="is empty"):
+        read_csv(write("sep=;\n"))

@@ -54,6 +54,17 @@ def test_classes_in_natural_order(tmp_path):
     assert folder_kind(tmp_path) == "images"
 
 
+def test_files_that_are_passed_over_are_counted(tmp_path):
+    write(tmp_path, ["a/1.png", "a/2.HEIC", "a/Thumbs.db", "b/3.png", "b/4.heic", "b/5.pdf", "b/README", "b/.DS_Store"])
+    words = r"2 files of \.heic, 1 file without an ending, 1 file of \.pdf in .* were passed over, the first in .*a;"
+    with pytest.warns(UserWarning, match=words) as caught:
+        assert len(read_folder(tmp_path).files) == 2
+    assert len(caught) == 1
+    (tmp_path / "b" / "3.png").unlink()
+    with pytest.raises(ValueError, match=r"holds no images, but 1 file without an ending, 1 file of \.heic"):
+        read_folder(tmp_path)
+
+
 def test_groups_are_part_of_a_name_only_where_it_is_needed(tmp_path):
     unique = write(tmp_path / "unique", ["Greek/alpha/1.png", "Latin/a/1.png", "Latin/b/1.png"])
     assert read_folder(unique).labels == ("alpha", "a", "b")

@@ -345,3 +345,9 @@ def test_settings_that_are_none(settings, message):
 def test_a_coverage_that_is_no_number(blobs):
     with pytest.raises(ValueError, match=r"coverage='0\.9'; required is a number"):
         FewShotClassifier().fit(*blobs[:2]).predict_set(blobs[2], coverage="0.9")
+
+
+def test_pictures_for_a_network_that_no_reader_knows():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 8))
+    with pytest.raises(ValueError, match=r"reader=ImageReader\(size=.*channels=.*\)"):
+        FewShotClassifier(ProtoNet(network)).fit(["a.png", "b.png"], [0, 1])

@@ -18,7 +18,7 @@ from quickstudy.estimators import FewShotClassifier, FewShotRegressor
 from quickstudy.estimators.exporting import export_onnx
 from quickstudy.estimators.onnx_graph import NotExportable
 from quickstudy.learners import Ridge
-from quickstudy.readers import ArrayReader, ImageReader
+from quickstudy.readers import ArrayReader, ImageReader, TableReader
 from quickstudy.trust import SCORES
 from tests.contract import CASES
 
@@ -45,7 +45,8 @@ def built(case: str) -> q.Learner:
 def run(path, x, name: str):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return session.run(None, {"x": np.asarray(x, np.float32)})[names.index(name)]
+    kind = np.float64 if session.get_inputs()[0].type == "tensor(double)" else np.float32
+    return session.run(None, {"x": np.asarray(x, kind)})[names.index(name)]
 
 
 def metadata(path) -> dict[str, str]:
@@ -85,6 +86,37 @@ def test_a_table_with_missing_values_and_categories(tmp_path):
     found = run(done.path, model.reader_.read(rows), "probabilities")
     assert np.abs(found - model.predict_proba(rows)).max() <= 1e-4
     assert json.loads(metadata(done.path)["reader"])["kind"] == "tables"
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_columns_of_large_numbers(regression, tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        {"seconds": 1.7e9 + 40 * rng.normal() + 60 * (i % 2), "size": 1e6 + rng.normal() + i % 2, "width": 1e-6 * i}
+        for i in range(24)
+    ]
+    if regression:
+        model = FewShotRegressor().fit(rows, [row["seconds"] - 1.7e9 for row in rows])
+        name, answer = "prediction", lambda x: model.predict(x)[:, None]
+    else:
+        model = FewShotClassifier().fit(rows, ["ab"[i % 2] for i in range(24)])
+        name, answer = "probabilities", model.predict_proba
+    done = export_onnx(model, tmp_path / "model.onnx")
+    assert done.largest_difference < 1e-6
+    assert json.loads(metadata(done.path)["input"])["type"] == "float64"
+    found = run(done.path, model.reader_.read(rows), name)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, answer(rows), atol=1e-6)
+    assert "unknown_score" not in done.outputs  # nothing tells of a third class
+
+
+def test_weights_keep_a_graph_of_tables_in_their_precision(vectors, tmp_path):
+    x, y = vectors
+    rows = [dict(zip("abcdef", row, strict=True)) for row in x.tolist()]
+    model = FewShotClassifier(built("protonet"), reader=TableReader()).fit(rows, y)
+    done = export_onnx(model, tmp_path / "model.onnx")
+    assert json.loads(metadata(done.path)["input"])["type"] == "float32"
+    assert np.abs(run(done.path, x[:3], "probabilities") - model.predict_proba(rows[:3])).max() <= 1e-4
 
 
 def test_the_learner_that_ships(tmp_path):
@@ -128,7 +160,7 @@ def test_the_file_says_what_it_is(vectors, tmp_path):
     done = export_onnx(model, tmp_path / "model.onnx")
     facts = metadata(done.path)
     assert json.loads(facts["classes"]) == ["a", "b", "c"]
-    assert json.loads(facts["input"]) == {"name": "x", "shape": ["n", 6]}
+    assert json.loads(facts["input"]) == {"name": "x", "shape": ["n", 6], "type": "float64"}
     assert facts["quickstudy"] == q.__version__
     assert json.loads(facts["temperature"]) == pytest.approx(model._calibrated("test")[1].temperature)
     unknown = json.loads(facts["unknown"])

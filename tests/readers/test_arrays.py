@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from quickstudy.readers import READERS, ArrayReader, ImageReader, is_dataframe, reader_from_dict
+from quickstudy.readers.arrays import refuse_pictures
 
 
 def test_numbers_as_they_are(generator):
@@ -13,7 +15,6 @@ def test_numbers_as_they_are(generator):
         found = ArrayReader().read(values)
         assert torch.equal(found, x)
         assert found.dtype == torch.float32
-        assert ArrayReader().count(values) == 3
     kept = x.clone()
     ArrayReader().read(x).zero_()
     ArrayReader().read(x.numpy()).zero_()
@@ -43,6 +44,17 @@ def test_dataframes_of_numbers():
     assert is_dataframe(type("Own", (pd.DataFrame,), {})({"a": [1]}))
     with pytest.raises(ValueError, match="forms no array of numbers"):
         ArrayReader().read(frame.assign(c=["x", "y"]))
+
+
+def test_pictures_and_files_have_readers_of_their_own(tmp_path):
+    picture = Image.new("L", (4, 4))
+    for x in (["a.png"], [tmp_path / "a.png"], "a.png", (picture,), [b"PNG"], np.array(["a.png"])):
+        with pytest.raises(
+            ValueError, match=r"given to ArrayReader.*reader=ImageReader\(size=\.\.\., channels=\.\.\.\)"
+        ):
+            ArrayReader().read(x)
+    refuse_pictures(np.zeros((2, 3)))
+    refuse_pictures([])
 
 
 @pytest.mark.parametrize(("x", "words"), [

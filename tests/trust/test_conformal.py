@@ -54,7 +54,8 @@ def test_a_class_that_is_ruled_out_is_in_no_set(name):
 def test_what_is_refused():
     logits = torch.zeros(2, 5)
     with pytest.raises(
-        ValueError, match=r"coverage=0.95 was asked for, .* rests on 12 examples; required are 19: .* coverage=0.92 or less"
+        ValueError,
+        match=r"coverage=0.95 was asked for, .* rests on 12 examples; required are 19: .* coverage=0.92 or less",
     ):
         prediction_sets(logits, made(examples=12), "logit", 0.95)
     with pytest.raises(ValueError, match=r"coverage=90 was asked for; required is a number between 0 and 1"):

@@ -62,7 +62,10 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match=r"score='size' is not among the calibrated ones: choose of maximum_logit"):
         is_unknown(logits, made(), "size", 0.05)
     few = made(examples=12)
-    with pytest.raises(ValueError, match=r"false_alarms=0.05 was asked for, .* rests on 12 examples; required are 19: .* false_alarms=0.08 or more"):
+    with pytest.raises(
+        ValueError,
+        match=r"false_alarms=0.05 was asked for, .* rests on 12 examples; required are 19: .*=0.08 or more",
+    ):
         is_unknown(logits, few, "margin", 0.05)
     for share in (0, 1, 1.5):
         with pytest.raises(ValueError, match="required is a number between 0 and 1"):

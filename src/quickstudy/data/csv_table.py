@@ -3,45 +3,47 @@
 Whether a column holds numbers or categories is learnt by ``quickstudy.readers.TableReader``, which takes the rows.
 """
 
-import csv
-import io
-import re
+import warnings
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-MISSING = frozenset({"", "?", "na", "n/a", "#n/a", "nan", "null"})
-"""What stands for a missing value, in small letters or capitals."""
+from quickstudy.data.csv_cells import BLANK, MISSING, cells_of, counts_rows, has_header, is_missing, with_decimal_points
 
-_SEPARATORS = (",", ";", "\t", "|")
-_LOOKED_AT = 200  # rows by which the separator is chosen
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+__all__ = ["BLANK", "MISSING", "Row", "Table", "read_csv", "read_labelled_csv", "read_table"]
 
 Cell = str | None
 Row = dict[str | int, Cell]
+Use = Literal["classes", "numbers", "nothing"]
 
 
 @dataclass(frozen=True)
-class LabelledRows:
-    """A table with the column of the labels taken out of it.
+class Table:
+    """A table, with the column of the labels taken out of it where one was named.
 
-    Args:
+    Attributes:
         rows: as ``read_csv`` returns them, without that column; places are counted among the columns that remain.
-        labels: one for each row.
-        column: where they were: a name, or a place in a file without a header.
+        labels: one for each row, as it was written; none where no column was named, or it was passed over.
+        column: where they were: a name, or a place in a file without a header; None where no column was named.
+        guessed: that the first row holds names was neither said nor shown by a name that was expected.
     """
 
     rows: list[Row]
     labels: list[str]
-    column: str | int
+    column: str | int | None
+    guessed: bool
 
 
 def read_csv(path: Path | str, *, header: bool | None = None) -> list[Row]:
     """Read a table: UTF-8, cells separated by comma, semicolon, tabulator or |, quoted or not.
 
     The first row is taken for a header where it holds a text above a column of numbers, or where all its cells are
-    texts that are distinct and do not come again below. Numbers such as 1,5 in a file with another separator than the
-    comma are read as 1.5.
+    texts that are distinct and do not come again below. A single column of texts has a header only where it is called
+    "text" or the like. Numbers such as 1,5 and 1.234,5 in a file with another separator than the comma are read as 1.5
+    and 1234.5. A first column without a name that holds a whole number of its own for each row, as the index of a
+    DataFrame does, is left out with a warning; columns with neither name nor cells are left out.
 
     Args:
         path: the file.
@@ -55,23 +57,10 @@ def read_csv(path: Path | str, *, header: bool | None = None) -> list[Row]:
         ValueError: no table, rows of different lengths, a name twice; the message names the file and the line.
         OSError: the file cannot be opened at all.
     """
-    path = Path(path)
-    lines = _parse(path)
-    if header is None:
-        header = _has_header([cells for _, cells in lines])
-    names: list[str | int] = [*lines[0][1]] if header else [*range(len(lines[0][1]))]
-    body = lines[1:] if header else lines
-    if not body:
-        raise ValueError(f"{path} holds a header and no row; required is at least one example: add rows")
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise ValueError(
-            f"{path} has more than one column {twice[0]!r}; required is a name of its own for each: rename one of them"
-        )
-    return [{name: _cell(cell) for name, cell in zip(names, cells, strict=True)} for _, cells in body]
+    return read_table(path, header=header).rows
 
 
-def read_labelled_csv(path: Path | str, *, label: str | int = -1, header: bool | None = None) -> LabelledRows:
+def read_labelled_csv(path: Path | str, *, label: str | int = -1, header: bool | None = None) -> Table:
     """Read a table and take the labels out of it.
 
     Args:
@@ -82,81 +71,84 @@ def read_labelled_csv(path: Path | str, *, label: str | int = -1, header: bool |
     Raises:
         ValueError: what ``read_csv`` refuses, a column that is not there, a row without a label, nothing but labels.
     """
+    return read_table(path, label=label, header=header)
+
+
+def read_table(
+    path: Path | str,
+    *,
+    label: str | int | None = None,
+    use: Use = "classes",
+    header: bool | None = None,
+    expected: Collection[str] = (),
+    missing: Collection[str] = MISSING,
+) -> Table:
+    """Read a table as ``read_csv`` and ``read_labelled_csv`` do, and say whether a header was guessed.
+
+    Args:
+        path, label, header: as for them; without a label no column is taken out.
+        use: what the labels are for. "classes": they stay as they are written; "numbers": with decimal points;
+            "nothing": the column is passed over unread.
+        expected: names that only a header can hold, beside the label's.
+        missing: what stands for a missing value in the rows, in small letters.
+
+    Raises:
+        ValueError, OSError: as they do.
+    """
     path = Path(path)
-    rows = read_csv(path, header=header)
-    names = list(rows[0])
-    column = _column(path, names, label)
-    labels = [_label(path, i + 1, row.pop(column)) for i, row in enumerate(rows)]
-    if len(names) == 1:
+    cells = cells_of(path)
+    named = {*expected, *([label] if isinstance(label, str) and not _is_place(label) else [])}
+    guess = header is None
+    found = has_header(cells, named) if header is None else header
+    columns = [list(column) for column in zip(*cells.rows, strict=True)]
+    names: list[str | int] = [column[0] for column in columns] if found else [*range(len(columns))]
+    if found:
+        columns = [column[1:] for column in columns]
+        if not columns[0]:
+            raise ValueError(f"{path} holds a header and no row; required is at least one example: add rows")
+        names, columns = _named(path, names, columns)
+    place = None if label is None else _place(path, names, label)
+    labels = [] if place is None else columns.pop(place)
+    column = None if place is None else names.pop(place)
+    if not names:
         raise ValueError(f"{path} holds labels alone; required is at least one more column: add what they tell of")
-    if isinstance(column, int):  # no header: a file without labels must give the same places
-        places: list[Row] = [{i: cell for i, cell in enumerate(row.values())} for row in rows]  # noqa: C416
-        return LabelledRows(places, labels, column)
-    return LabelledRows(rows, labels, column)
+    if not found:  # a file without labels must give the same places
+        names = [*range(len(names))]
+    comma = cells.separator != ","
+    if use == "numbers" and comma:
+        labels = with_decimal_points(labels)
+    kept = [] if use == "nothing" else [_label(path, i + 1, cell) for i, cell in enumerate(labels)]
+    values = [_values(with_decimal_points(cells) if comma else cells, missing) for cells in columns]
+    rows: list[Row] = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+    guessed = guess and found and not named & set(cells.rows[0])
+    return Table(rows, kept, column, guessed)
 
 
-def _parse(path: Path) -> list[tuple[int, list[str]]]:
-    """(line number, cells) of each row that is not blank, all of one length."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is no text in UTF-8 ({error}); required is a table: save it as CSV in UTF-8"
-        ) from error
-    lines = list(io.StringIO(text, newline=""))
-    if not text.strip():
-        raise ValueError(f"{path} is empty; required is a table with at least one row: check the file")
-    separator = _separator(path, lines)
-    rows = _split(path, lines, separator)
-    width = len(rows[0][1])
-    wrong = next(((line, cells) for line, cells in rows if len(cells) != width), None)
-    if wrong is not None:
-        raise ValueError(
-            f"line {wrong[0]} of {path} has {len(wrong[1])} cells and the first has {width}, separated by "
-            f"{separator!r}; required is one cell for each column: put texts that hold the separator into quotes"
+def _named(path: Path, names: list[str | int], columns: list[list[str]]) -> tuple[list[str | int], list[list[str]]]:
+    """The columns that hold examples; each has a name of its own."""
+    there = [i for i, name in enumerate(names) if name or any(columns[i])]
+    if there[:1] == [0] and not names[0] and len(there) > 1 and counts_rows(columns[0]):
+        warnings.warn(
+            f"{path}: the first column has no name and numbers the rows, as the index of a DataFrame does; it was left "
+            "out: give it a name if it says something of the examples",
+            stacklevel=4,
         )
-    comma = separator != ","
-    return [(line, [_decimal(cell) for cell in cells] if comma else cells) for line, cells in rows]
-
-
-def _separator(path: Path, lines: list[str]) -> str:
-    """The one that gives every row the same number of cells, the most of them; else the first row the most."""
-    cut = len(lines) > _LOOKED_AT
-    widths: dict[str, list[int]] = {}
-    for separator in _SEPARATORS:
-        rows = _split(path, lines[:_LOOKED_AT], separator)
-        widths[separator] = [len(cells) for _, cells in (rows[:-1] if cut else rows)]  # the last may be cut in quotes
-    even = [separator for separator, found in widths.items() if len(set(found)) == 1 and found[0] > 1]
-    return max(even or _SEPARATORS, key=lambda separator: widths[separator][0])
-
-
-def _split(path: Path, lines: list[str], separator: str) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    try:
-        return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
-    except csv.Error as error:
+        there = there[1:]
+    names, columns = [names[i] for i in there], [columns[i] for i in there]
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
         raise ValueError(
-            f"line {reader.line_num} of {path} cannot be read ({error}); required is a table of text with cells of at "
-            f"most {csv.field_size_limit():,} characters: shorten it, or close its quotes"
-        ) from error
+            f"{path} has more than one column {twice[0]!r}; required is a name of its own for each: rename one of them"
+        )
+    return names, columns
 
 
-def _has_header(rows: list[list[str]]) -> bool:
-    first, below = rows[0], rows[1:]
-    columns = [[cell for cell in column if not _is_missing(cell)] for column in zip(*below, strict=True)]
-    texts = [not _is_missing(cell) and not _is_number(cell) for cell in first]
-    if any(text and column and all(map(_is_number, column)) for text, column in zip(texts, columns, strict=False)):
-        return True
-    again = any(cell in column for cell, column in zip(first, columns, strict=False))
-    return bool(below) and all(texts) and len(set(first)) == len(first) and not again
-
-
-def _column(path: Path, names: list[str | int], label: str | int) -> str | int:
+def _place(path: Path, names: list[str | int], label: str | int) -> int:
     """The column that is meant by a name or a place."""
     if isinstance(label, str) and label in names:
-        return label
+        return names.index(label)
     try:
-        return names[int(label)]
+        return range(len(names))[int(label)]
     except (ValueError, IndexError) as error:
         raise ValueError(
             f"{path} has no column {label!r} for the labels; required is one of {', '.join(map(repr, names))}, or a "
@@ -164,27 +156,15 @@ def _column(path: Path, names: list[str | int], label: str | int) -> str | int:
         ) from error
 
 
-def _label(path: Path, row: int, cell: Cell) -> str:
-    if cell is None:
+def _is_place(label: str) -> bool:
+    return label.removeprefix("-").isdecimal()
+
+
+def _label(path: Path, row: int, cell: str) -> str:
+    if is_missing(cell, BLANK):
         raise ValueError(f"row {row} of {path} has no label; required is one for each: fill it in, or remove the row")
     return cell
 
 
-def _cell(cell: str) -> Cell:
-    return None if _is_missing(cell) else cell
-
-
-def _is_missing(cell: str) -> bool:
-    return cell.casefold() in MISSING
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _decimal(cell: str) -> str:
-    return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell
+def _values(column: Sequence[str], missing: Collection[str]) -> list[Cell]:
+    return [None if is_missing(cell, missing) else cell for cell in column]

@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from quickstudy.data import sounds
 from quickstudy.data.arrays import ClassData
 from quickstudy.data.cache import cached
 from quickstudy.data.images import read_colour_image, read_image, suffixes
-from quickstudy.data.listing import files_of, subfolders
+from quickstudy.data.listing import files_of, passed_over, subfolders
 from quickstudy.data.root import MissingData
 
 Kind = Literal["images", "sounds"]
@@ -44,8 +45,8 @@ class Folder:
 def read_folder(root: Path | str, kind: Kind = "images") -> Folder:
     """The files of a folder laid out as ``ROOT/CLASS/FILE`` or ``ROOT/GROUP/CLASS/FILE``; nothing is decoded.
 
-    Hidden files, and files of other endings, are passed over. The same content twice in a class is counted once, with
-    a warning that names both.
+    Hidden files and usual clutter are passed over, and files of other endings with a warning that counts them. The same
+    content twice in a class is counted once, with a warning that names both.
 
     Args:
         root: holds the class folders or the group folders.
@@ -84,6 +85,7 @@ def read_folder(root: Path | str, kind: Kind = "images") -> Folder:
             f"{root} has the single class {labels[0]!r}; required are at least two to tell apart: add a folder for "
             "another class"
         )
+    _warn_of_others(root, [folder for _, folder in classes], kind, endings)
     if repeated:
         warnings.warn(
             f"{len(repeated)} of {len(files) + len(repeated)} files in {root} have the content of another one of their "
@@ -227,10 +229,31 @@ def _required(folder: Path, kind: Kind, endings: Set[str]) -> list[Path]:
     files, inner = files_of(folder, endings), subfolders(folder)
     if files and not inner:
         return files
-    what = f"holds the folder {inner[0].name!r}" if inner else f"holds no {kind}"
+    others = passed_over(folder, endings)
+    none = f"holds no {kind}" + (f", but {_counted(others)}" if others else "")
+    what = f"holds the folder {inner[0].name!r}" if inner else none
     raise ValueError(
         f"the class folder {folder} {what}; required are {kind} alone, at least one of {_list(endings)}, laid out as "
         f"{LAYOUT}: move them there, or remove the folder"
+    )
+
+
+def _warn_of_others(root: Path, folders: list[Path], kind: Kind, endings: Set[str]) -> None:
+    found = {folder: others for folder in folders if (others := passed_over(folder, endings))}
+    if found:
+        total = sum(found.values(), Counter[str]())
+        warnings.warn(
+            f"{_counted(total)} in {root} were passed over, the first in {next(iter(found))}; {kind} are read with the "
+            f"endings {_list(endings)}: convert them if they are examples",
+            stacklevel=3,
+        )
+
+
+def _counted(others: Counter[str]) -> str:
+    """Such as: 3 files of .heic, 1 file of .pdf."""
+    return ", ".join(
+        f"{n} file{'s' * (n != 1)} {f'of {ending}' if ending else 'without an ending'}"
+        for ending, n in sorted(others.items(), key=lambda item: (-item[1], item[0]))
     )
 
 

@@ -17,6 +17,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 80_000_000  # an 80 megapixel photo; more is taken for a decompression bomb
 Source = Path | bytes | BinaryIO | Image.Image
 Converted = TypeVar("Converted")
+_FAINT = 16  # of 255 grey levels: less is no picture
 _ALPHA = {"RGBA", "LA", "PA", "La", "RGBa"}
 # What Pillow raises on damaged files of these formats.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
@@ -31,9 +32,9 @@ def suffixes() -> frozenset[str]:
 def read_image(source: Source, *, size: int = 28, name: str | None = None, max_pixels: int | None = None) -> np.ndarray:
     """Read one image as a grey square.
 
-    The camera's rotation mark is applied, transparency is laid on white, and the picture is fitted into the square with
-    an antialiased resize and padded with its own ground (the median of its border). Where that ground is bright, as
-    with ink on paper, the result is inverted.
+    The camera's rotation mark is applied, transparency is laid on white (on black where white shows nothing), and the
+    picture is fitted into the square with an antialiased resize and padded with its own ground (the median of its
+    border). Where that ground is bright, as with ink on paper, the result is inverted.
 
     Args:
         source: a file's path, its bytes, an open binary file, or an image that Pillow holds; of an animation the first
@@ -119,22 +120,34 @@ def _grey(image: Image.Image) -> Image.Image:
         return _grey_from_numbers(np.asarray(image, dtype=np.float32))
     if image.mode == "LAB":
         return image.getchannel(0)
-    return _on_white(image).convert("L")
+    return _opaque(image).convert("L")
 
 
 def _colour(image: Image.Image) -> Image.Image:
     """Mode RGB; of numbers and of the mode LAB the lightness alone."""
     if image.mode == "LAB" or image.mode.startswith(("I", "F")):
         return _grey(image).convert("RGB")
-    return _on_white(image).convert("RGB")
+    return _opaque(image).convert("RGB")
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    """Transparency laid on white; an image without any as it is."""
+def _opaque(image: Image.Image) -> Image.Image:
+    """Transparency laid on white, or on black where the picture is seen on that alone; an image without any as it is.
+
+    So is white ink without a ground.
+    """
     if image.mode not in _ALPHA and "transparency" not in image.info:
         return image
     ink = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink)
+    on_white, on_black = (
+        Image.alpha_composite(Image.new("RGBA", ink.size, ground), ink) for ground in ("white", "black")
+    )
+    unseen = _contrast(on_white) < _FAINT
+    return on_black if unseen and _contrast(on_black) >= _FAINT else on_white
+
+
+def _contrast(image: Image.Image) -> float:
+    """From the darkest to the brightest pixel, of 255."""
+    return float(np.ptp(np.asarray(image.convert("L"))))
 
 
 def _grey_from_numbers(value: np.ndarray) -> Image.Image:

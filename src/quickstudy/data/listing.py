@@ -1,8 +1,12 @@
 """What is in a folder, in the order in which a person counts: run2 before run10."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Set
 from pathlib import Path
+
+CLUTTER = frozenset({".txt", ".json", ".csv", ".md", ".db", ".ini"})
+"""Endings of what lies beside examples without being one, in small letters."""
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -13,6 +17,12 @@ def subfolders(folder: Path) -> list[Path]:
 def files_of(folder: Path, endings: Set[str]) -> list[Path]:
     """The files in it with one of these endings, in capitals or not, without hidden ones."""
     return in_order(p for p in folder.iterdir() if _is_one(p, endings))
+
+
+def passed_over(folder: Path, endings: Set[str]) -> Counter[str]:
+    """How many files of each other ending are in it, in small letters and without hidden files and clutter."""
+    others = (p.suffix.lower() for p in folder.iterdir() if not p.name.startswith(".") and p.is_file())
+    return Counter(ending for ending in others if ending not in endings and ending not in CLUTTER)
 
 
 def in_order(paths: Iterable[Path]) -> list[Path]:

@@ -11,6 +11,7 @@ from quickstudy.data.fsdd import FRAME, HOP, RATE, image_of
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff"})
 LONGEST = 60.0  # seconds
+MOST_CHANNELS = 8  # of samples that are given as an array, whose longer side is time
 RATES = (1000, 400_000)  # samples per second that are taken for sound
 SILENCE = 1e-4  # the largest sample of what is taken for silence, of a range of 1
 _MOST = 50_000_000  # samples of all channels together
@@ -58,20 +59,35 @@ def read_sound(source: Path | bytes | BinaryIO, *, rate: int = 8000, name: str |
             f"{name} is cut: {len(samples):,} samples are there, and {what}; required is a whole file: replace it or "
             "leave it out"
         )
-    return as_samples(samples, given, rate=rate, name=name)
+    return _mono(samples, given, rate=rate, name=name)
 
 
 def as_samples(samples: np.ndarray, given: int, *, rate: int, name: str) -> np.ndarray:
-    """Samples (n,) or (n, channels) of ``given`` per second, as ``read_sound`` returns them.
+    """Samples (n,), (n, channels) or (channels, n) of ``given`` per second, as ``read_sound`` returns them.
 
     Raises:
-        ValueError: no numbers, other shapes, integers, silence, more than 60 seconds; the message begins with ``name``.
+        ValueError: no numbers, other shapes, more than 8 channels, integers, silence, more than 60 seconds; the message
+            begins with ``name``.
     """
     if samples.ndim not in (1, 2) or samples.dtype.kind != "f":
         raise ValueError(
             f"{name} has samples of type {samples.dtype} and shape {samples.shape}; required are floats in [-1, 1], "
-            "(n,) or (n, channels): divide 16-bit samples by 32768"
+            "(n,), (n, channels) or (channels, n): divide 16-bit samples by 32768"
         )
+    if samples.ndim == 2:
+        n, channels = samples.shape
+        if 1 <= n <= MOST_CHANNELS and n < channels:
+            samples = samples.T  # (channels, n) -> (n, channels)
+        elif not 1 <= channels <= MOST_CHANNELS:
+            raise ValueError(
+                f"{name} has samples of shape {samples.shape}; required is (n,), (n, channels) or (channels, n) with "
+                f"1 to {MOST_CHANNELS} channels: choose one recording, or one channel"
+            )
+    return _mono(samples, given, rate=rate, name=name)
+
+
+def _mono(samples: np.ndarray, given: int, *, rate: int, name: str) -> np.ndarray:
+    """Samples (n,) or (n, channels) with their channels averaged, at the rate that is asked for."""
     _check_length(len(samples), given, samples.shape[1] if samples.ndim == 2 else 1, name)
     if not np.isfinite(samples).all():
         raise ValueError(

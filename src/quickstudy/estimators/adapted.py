@@ -66,19 +66,29 @@ class Adapted(nn.Module):
         found = (probabilities(answer, self.calibration), answer)
         return found if self.score is None else (*found, unknown_scores(answer, self.calibration)[self.score])
 
-    def in_single_precision(self) -> "Adapted":
-        """The same, or a copy in single precision."""
+    def precision(self, x: Tensor) -> torch.dtype:
+        """What its graph reckons in: double where examples are in double precision and the learner has no weights.
+
+        Such are tables, whose columns may be large numbers that differ little; a network's weights are in single
+        precision as a rule, and its graph is.
+        """
+        weights = any(t.is_floating_point() for t in (*self.learner.parameters(), *self.learner.buffers()))
+        return torch.float64 if x.dtype == torch.float64 and not weights else torch.float32
+
+    def in_precision(self, kind: torch.dtype) -> "Adapted":
+        """The same, or a copy whose floating point numbers are of this kind."""
         kinds = {t.dtype for t in (*self.parameters(), *self.buffers()) if t.is_floating_point()}
-        if kinds <= {torch.float32}:
+        if kinds <= {kind}:
             return self
-        learner, adapted = copy.deepcopy(self.learner).float(), pytree.tree_map_only(Tensor, as_float32, self.adapted)
-        single = Adapted(learner, adapted, numbers=self.numbers, calibration=self.calibration, score=self.score)
-        return single.eval()
+        learner = copy.deepcopy(self.learner).to(kind)
+        adapted = pytree.tree_map_only(Tensor, lambda x: as_precision(x, kind), self.adapted)
+        other = Adapted(learner, adapted, numbers=self.numbers, calibration=self.calibration, score=self.score)
+        return other.eval()
 
 
-def as_float32(x: Tensor) -> Tensor:
-    """Floating point numbers in single precision; tokens stay as they are."""
-    return x.float() if x.is_floating_point() else x
+def as_precision(x: Tensor, kind: torch.dtype) -> Tensor:
+    """Floating point numbers as of this kind; tokens stay as they are."""
+    return x.to(kind) if x.is_floating_point() else x
 
 
 def _score(logits: Tensor, temperature: float, score: str) -> Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from numbers import Number, Real
+from numbers import Real
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from quickstudy.learner import Learner, device_of
 from quickstudy.readers import Reader, TableReader, is_dataframe
+from quickstudy.readers.arrays import refuse_pictures
 from quickstudy.readers.columns import is_missing
 
 Columns = dict[str, Any]
@@ -64,7 +65,8 @@ def _validated(estimator: Any, reader: Reader, x: Any, *, reset: bool) -> Any:
         validate(estimator, x, reset=reset, skip_check_array=True)
         return x
     if reader.kind == "arrays":
-        return x if _are_files(x) else validate(estimator, x, reset=reset, allow_nd=True, dtype="numeric")
+        refuse_pictures(x)
+        return validate(estimator, x, reset=reset, allow_nd=True, dtype="numeric")
     if _are_rows(x) or (isinstance(x, np.ndarray) and _holds_text(x)):
         return x
     return validate(estimator, x, reset=reset, dtype=[np.float64, np.float32])
@@ -73,10 +75,6 @@ def _validated(estimator: Any, reader: Reader, x: Any, *, reset: bool) -> Any:
 def _are_rows(x: Any) -> bool:
     """Whether this is a list of rows or of dicts, which the reader takes as it is."""
     return isinstance(x, Sequence) and len(x) > 0 and all(isinstance(row, list | tuple | Mapping) for row in x)
-
-
-def _are_files(x: Any) -> bool:
-    return isinstance(x, Sequence) and len(x) > 0 and not isinstance(x[0], np.ndarray | Tensor | Sequence | Number)
 
 
 def _holds_text(x: np.ndarray) -> bool:

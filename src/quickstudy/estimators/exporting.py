@@ -43,10 +43,11 @@ class Exported:
 
 
 def export_onnx(model: FewShotClassifier | FewShotRegressor, path: str | Path, *, tolerance: float = 1e-4) -> Exported:
-    """Write a fitted model as an ONNX file, in single precision and for any number of examples at once.
+    """Write a fitted model as an ONNX file for any number of examples at once.
 
-    The input ``x`` (n, *input) is what the model's reader makes of examples. A classifier has the outputs
-    ``probabilities`` (n, classes), at the model's temperature, ``logits`` (n, classes), and with a calibration
+    It reckons in single precision, but for tables and a learner without weights in double precision. The input ``x``
+    (n, *input) is what the model's reader makes of examples. A classifier has the outputs ``probabilities`` (n,
+    classes), at the model's temperature, ``logits`` (n, classes), and with a calibration that knows of unknown classes
     ``unknown_score`` (n,); a regressor has ``prediction`` (n, outputs). The file's metadata say what the classes are,
     how examples are read, and above which score one is unknown.
 
@@ -70,7 +71,7 @@ def export_onnx(model: FewShotClassifier | FewShotRegressor, path: str | Path, *
     calibration = score = None
     if isinstance(model, FewShotClassifier) and model.trust_ is not None:
         trust, calibration = model._calibrated("export")
-        score = trust.score
+        score = trust.score if model._packed.trust is not None or calibration.way > 2 else None
     with evaluating(learner):
         module = Adapted(
             learner,
@@ -80,18 +81,23 @@ def export_onnx(model: FewShotClassifier | FewShotRegressor, path: str | Path, *
             score=score,
         ).eval()
         trials = trial_inputs(support.x, generator=torch.Generator().manual_seed(0))
-        graph = write_graph(module, trials, facts=_facts(model, calibration), tolerance=tolerance, name=name)
+        facts = _facts(model, calibration, score, module.precision(support.x))
+        graph = write_graph(module, trials, facts=facts, tolerance=tolerance, name=name)
     write_atomically(Path(path), graph.content)
     return Exported(Path(path), graph.largest_difference, graph.opset, module.outputs)
 
 
-def _facts(model: FewShotClassifier | FewShotRegressor, calibration: Calibration | None) -> dict[str, str]:
+def _facts(
+    model: FewShotClassifier | FewShotRegressor, calibration: Calibration | None, score: str | None, kind: torch.dtype
+) -> dict[str, str]:
     """The file's metadata; every value but the first two is JSON."""
-    shape = ["n", *model.support_.x.shape[1:]]
+    x = model.support_.x
+    kind = kind if x.is_floating_point() else x.dtype
+    shape = {"name": INPUT, "shape": ["n", *x.shape[1:]], "type": str(kind).removeprefix("torch.")}
     facts = {
         "quickstudy": quickstudy.__version__,
         "model": type(model).__name__,
-        "input": json.dumps({"name": INPUT, "shape": shape}),
+        "input": json.dumps(shape),
         "reader": json.dumps(model.reader_.as_dict()),
         "card": json.dumps(model.card_),
     }
@@ -100,9 +106,10 @@ def _facts(model: FewShotClassifier | FewShotRegressor, calibration: Calibration
     facts["classes"] = json.dumps(model.classes_.tolist(), default=str)
     facts["temperature"] = json.dumps(1.0 if calibration is None else calibration.temperature)
     if calibration is not None and model.trust_ is not None:
-        score, rate = model.trust_.score, float(model.false_alarms)
-        limit = _threshold(calibration.known[score], 1 - rate, calibration.examples)
-        facts["unknown"] = json.dumps({"score": score, "false_alarms": rate, "above": limit})
+        if score is not None:
+            rate = float(model.false_alarms)
+            limit = _threshold(calibration.known[score], 1 - rate, calibration.examples)
+            facts["unknown"] = json.dumps({"score": score, "false_alarms": rate, "above": limit})
         by = model.trust_.conformity
         limits = {level: _threshold(calibration.conformity[by], level, calibration.examples) for level in _COVERAGES}
         at_most = {str(level): limit for level, limit in limits.items() if limit is not None}

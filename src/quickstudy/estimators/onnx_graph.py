@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quickstudy.estimators.adapted import Adapted, as_float32
+from quickstudy.estimators.adapted import Adapted, as_precision
 
 INPUT = "x"
 BATCHES = (1, 7)  # how many examples at once a graph is tried with
@@ -43,7 +43,7 @@ class Graph:
 def write_graph(
     module: Adapted, trials: Sequence[Tensor], *, facts: Mapping[str, str], tolerance: float, name: str
 ) -> Graph:
-    """The module as an ONNX file in single precision for any number of examples at once.
+    """The module as an ONNX file for any number of examples at once, in the module's precision for them.
 
     Args:
         module: in evaluation mode, to be called without gradients.
@@ -58,8 +58,9 @@ def write_graph(
     onnxruntime = _required("onnxruntime")
     answers = [_answers(module, x, name) for x in trials]
     with _quiet():
-        single = module.in_single_precision()
-        program = _traced(single, as_float32(_rows(trials[0], _unlike(single, trials[0]))), name)
+        kind = module.precision(trials[0])
+        same = module.in_precision(kind)
+        program = _traced(same, as_precision(_rows(trials[0], _unlike(same, trials[0])), kind), name)
         proto = program.model_proto
         _tidy(proto, facts)
         if proto.ByteSize() > _LARGEST:
@@ -68,7 +69,9 @@ def write_graph(
             )
         content = proto.SerializeToString()
         session = _session(onnxruntime, content, name)
-    difference = max(_difference(session, x, answer) for x, answer in zip(trials, answers, strict=True))
+    difference = max(
+        _difference(session, as_precision(x, kind), answer) for x, answer in zip(trials, answers, strict=True)
+    )
     if not difference <= tolerance:
         raise NotExportable(
             f"the ONNX graph of {name} differs by up to {difference:.2g} from its own answers; required is at most "
@@ -147,7 +150,7 @@ def _answers(module: Adapted, x: Tensor, name: str) -> tuple[Tensor, ...]:
 
 
 def _difference(session: Any, x: Tensor, expected: tuple[Tensor, ...]) -> float:
-    found = session.run(None, {INPUT: as_float32(x).numpy()})
+    found = session.run(None, {INPUT: x.numpy()})
     return max(_apart(a.double().numpy(), np.asarray(b, float)) for a, b in zip(expected, found, strict=True))
 
 

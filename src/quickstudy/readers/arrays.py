@@ -1,6 +1,7 @@
 """Numbers as they are, for learners on networks that no other reader knows."""
 
 import math
+import os
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quickstudy.readers.examples import is_dataframe, require_examples
+from quickstudy.readers.examples import is_dataframe, require_examples, shown
 from quickstudy.readers.reader import Reader
 
 
@@ -39,9 +40,6 @@ class ArrayReader(Reader):
         """With the shape of the examples of ``X`` where none was given."""
         return self if self.shape is not None else replace(self, shape=tuple(self.read(X).shape[1:]))
 
-    def count(self, X: Any) -> int:
-        return len(_as_numbers(X))
-
     def read(self, X: Any) -> Tensor:
         values = _as_numbers(X)
         require_examples(len(values), "rows")
@@ -63,8 +61,30 @@ class ArrayReader(Reader):
         return torch.from_numpy(found)
 
 
+def refuse_pictures(X: Any) -> None:
+    """Refuse paths, bytes and Pillow's images, which another reader reads; anything else is let pass.
+
+    Raises:
+        ValueError: the first example is one of these.
+    """
+    if isinstance(X, (str, bytes, os.PathLike)):
+        first = X
+    elif isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.ndim == 1):
+        first = X[0] if len(X) else None
+    else:
+        return
+    picture = any(cls.__module__.partition(".")[0] == "PIL" for cls in type(first).__mro__)
+    if picture or isinstance(first, (str, bytes, os.PathLike)):
+        raise ValueError(
+            f"{shown(first)} of type {type(first).__name__} was given to ArrayReader, which reads numbers; required "
+            "are n examples of one shape: for images pass reader=ImageReader(size=..., channels=...) with what the "
+            "network takes, and for sounds and texts SoundReader() or TextReader()"
+        )
+
+
 def _as_numbers(X: Any) -> np.ndarray:
     """(n, *input) of any numeric type."""
+    refuse_pictures(X)
     try:
         values = X.numpy(force=True) if isinstance(X, Tensor) else X.to_numpy() if is_dataframe(X) else np.asarray(X)
         values = values.astype(np.float64) if values.dtype.kind == "O" else values

@@ -1,6 +1,7 @@
 """One column of a table: a number for each example, or one of several categories, learnt from the training examples."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,6 +13,7 @@ import numpy as np
 from quickstudy.readers.examples import shown
 
 MOST_CATEGORIES = 1000
+_ODD = 0.2  # of the cells of a column: so few that are no numbers look like mistakes
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,14 @@ class Column:
 def learn(values: Values) -> Column:
     """What the training examples say of a column.
 
+    Where nearly all cells are numbers and the others make categories of them, a warning names the first of the others.
+
     Raises:
         ValueError: cells that are neither numbers nor texts, infinite numbers, more than 1,000 categories.
     """
     if isinstance(values.cells, list) and (values.categorical or not _are_numbers(values.cells)):
+        if not values.categorical:
+            _warn_of_odd_cells(values)
         texts = _as_texts(values)
         categories = sorted({text for text in texts if text is not None})
         if not categories:
@@ -115,6 +121,18 @@ def is_missing(value: Any) -> bool:
 def _are_numbers(cells: Sequence[Any]) -> bool:
     """Whether every cell that is there is a number, or a text that spells one."""
     return all(cell is None or _number(cell) is not None for cell in cells)
+
+
+def _warn_of_odd_cells(values: Values) -> None:
+    there = [i for i, cell in enumerate(values.cells) if cell is not None]
+    odd = [i for i in there if _number(values.cells[i]) is None]
+    if odd and len(odd) <= _ODD * len(there):
+        warnings.warn(
+            f"column {values.name!r} holds {shown(values.cells[odd[0]])} in row {odd[0]}, counted from 0, and "
+            f"{len(there) - len(odd)} of its {len(there)} cells are numbers: it is read as one of categories; correct "
+            "the cell, or leave it blank, for a column of numbers",
+            stacklevel=4,
+        )
 
 
 def _number(cell: Any) -> float | None:

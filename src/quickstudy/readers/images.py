@@ -1,6 +1,7 @@
 """Images in whatever form a person has them: paths, bytes, Pillow's images, arrays."""
 
 import os
+import warnings
 from dataclasses import dataclass
 from io import IOBase
 from pathlib import Path
@@ -20,7 +21,8 @@ class ImageReader(Reader):
 
     Grey images are fitted into the square and have bright ink on a dark ground: one whose ground is bright is inverted
     (see ``read_image``). Colour images are the largest square in the middle, and are not inverted. All ways in are
-    treated alike, but for arrays (n, channels, size, size), which a learner reads already and which stay as they are.
+    treated alike, but for arrays (n, channels, size, size), which a learner reads already and which stay as they are;
+    grey ones with a bright ground are warned of.
 
     Args:
         size: side of the square in pixels.
@@ -50,10 +52,6 @@ class ImageReader(Reader):
         """The same: there is nothing to learn of the images."""
         return self
 
-    def count(self, X: Any) -> int:
-        whole = is_dataframe(X) or (isinstance(X, (np.ndarray, Tensor)) and X.ndim >= 2)
-        return len(X) if whole else len(as_items(X, "images"))
-
     def read(self, X: Any) -> Tensor:
         if isinstance(X, Tensor):
             X = X.numpy(force=True)
@@ -64,7 +62,10 @@ class ImageReader(Reader):
         require_examples(len(items), "images")
         if numbers:
             if X.shape[1:] == (self.channels, self.size, self.size):
-                return torch.from_numpy(_in_range(X, "X"))
+                x = _in_range(X, "X")
+                if self.channels == 1:
+                    _warn_of_bright_ground(x)
+                return torch.from_numpy(x)
             items = self._images_of(X)
         squares = np.stack([self._square(i, item, checked=numbers) for i, item in enumerate(items)])
         x = torch.from_numpy(squares).to(torch.float32).div_(255)
@@ -110,6 +111,20 @@ class ImageReader(Reader):
             raise ValueError(
                 f"{name} cannot be opened ({error.strerror or error}): check the path and its rights"
             ) from error
+
+
+def _warn_of_bright_ground(x: np.ndarray) -> None:
+    """x (n, 1, size, size) in [0, 1], as a learner takes it: nothing is inverted any more."""
+    edge = np.ones(x.shape[2:], dtype=bool)
+    edge[1:-1, 1:-1] = False
+    ground = float(np.median(x[:, 0, edge]))
+    if ground > 0.5:
+        warnings.warn(
+            f"X of shape {x.shape} is in the form of a learner, with a ground of {ground:.2f}: it looks like dark ink "
+            "on a bright ground; required is bright ink on dark: give (n, h, w) or files, which are turned over, or "
+            "1 - X",
+            stacklevel=3,
+        )
 
 
 def _pixels(values: np.ndarray, name: str) -> np.ndarray:

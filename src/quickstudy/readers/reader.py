@@ -22,15 +22,11 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, X: Any) -> Tensor:
-        """Examples as (n, *input) float32.
+        """Examples as (n, *input), float32 but for tables, which are float64.
 
         Raises:
             ValueError: no example, or one that cannot be read; the message names it.
         """
-
-    @abstractmethod
-    def count(self, X: Any) -> int:
-        """How many examples ``X`` holds, without reading them."""
 
     def as_dict(self) -> dict[str, Any]:
         """The reader as JSON holds it, with its kind; ``reader_from_dict`` gives it back."""

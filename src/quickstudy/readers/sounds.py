@@ -27,7 +27,8 @@ class SoundReader(Reader):
         frames: how many.
 
     Examples are a list of paths (text or ``Path``), bytes or open files of wav, flac, ogg, mp3 or aiff, which need the
-    extra ``audio``, and of pairs (samples, rate) with samples (n,) or (n, channels) in [−1, 1], in any mixture.
+    extra ``audio``, and of pairs (samples, rate) with samples (n,), (n, channels) or (channels, n) in [−1, 1] and up
+    to 8 channels, in any mixture.
     """
 
     kind: ClassVar[str] = "sounds"
@@ -45,9 +46,6 @@ class SoundReader(Reader):
     def fit(self, X: Any) -> "SoundReader":
         """The same: there is nothing to learn of the recordings."""
         return self
-
-    def count(self, X: Any) -> int:
-        return 1 if _is_pair(X) else len(as_items(X, "sounds"))
 
     def read(self, X: Any) -> Tensor:
         if _is_pair(X):
@@ -93,4 +91,6 @@ def _as_array(samples: Any) -> np.ndarray:
     try:
         return samples.numpy(force=True) if isinstance(samples, Tensor) else np.asarray(samples)
     except ValueError as error:
-        raise ValueError(f"samples form no array ({error}); required are floats, (n,) or (n, channels)") from error
+        raise ValueError(
+            f"samples form no array ({error}); required are floats, (n,), (n, channels) or (channels, n)"
+        ) from error

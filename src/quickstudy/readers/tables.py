@@ -22,7 +22,8 @@ class TableReader(Reader):
     were missing at ``fit``, the median stands for what is missing, and one more number says where that is. Any other
     column is one of categories and gives a number for each of them, 1 where a row has it; missing is a category of its
     own where it was so at ``fit``, and a category that ``fit`` has not seen is none of them. A column with nothing in
-    it at ``fit`` gives no numbers. Nothing is brought to a common scale: learners for tables do that themselves.
+    it at ``fit`` gives no numbers. Nothing is brought to a common scale: learners for tables do that themselves, in
+    double precision, and so the numbers are float64.
 
     Args:
         columns: what ``fit`` has learnt; None before.
@@ -55,7 +56,7 @@ class TableReader(Reader):
         found = columns_of(X)
         if not found or not len(found[0].cells):
             raise ValueError(
-                f"the table has {self.count(X)} rows and {len(found)} columns; required is at least one of each: check "
+                f"the table has {_rows(X)} rows and {len(found)} columns; required is at least one of each: check "
                 "what was selected"
             )
         columns = tuple(learn(values) for values in found)
@@ -66,18 +67,20 @@ class TableReader(Reader):
             )
         return replace(self, columns=columns)
 
-    def count(self, X: Any) -> int:
-        if is_dataframe(X) or isinstance(X, (list, tuple, np.ndarray, Tensor)):
-            return len(X)
-        return len(columns_of(X)[0].cells)  # any other sequence of rows, or an error
-
     def read(self, X: Any) -> Tensor:
         if self.columns is None:
             raise ValueError("the reader knows no columns yet; required is fit(X) before read(X)")
-        require_examples(self.count(X), "rows")
+        require_examples(_rows(X), "rows")
         ordered = _in_order(self.columns, columns_of(X))
         encoded = [column.encode(values) for column, values in zip(self.columns, ordered, strict=True)]
-        return torch.from_numpy(np.hstack(encoded).astype(np.float32))
+        return torch.from_numpy(np.hstack(encoded))  # (n, numbers) float64: seconds since 1970 do not fit into float32
+
+
+def _rows(X: Any) -> int:
+    """How many rows, also of a table without columns."""
+    if is_dataframe(X) or isinstance(X, (list, tuple, np.ndarray, Tensor)):
+        return len(X)
+    return len(columns_of(X)[0].cells)  # any other sequence of rows, or an error
 
 
 def _in_order(columns: tuple[Column, ...], given: list[Values]) -> list[Values]:

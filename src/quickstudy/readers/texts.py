@@ -42,9 +42,6 @@ class TextReader(Reader):
         """The same: no reader of texts is trained."""
         return self
 
-    def count(self, X: Any) -> int:
-        return len(as_items(X, "texts"))
-
     def read(self, X: Any) -> Tensor:
         texts = as_items(X, "texts")
         require_examples(len(texts), "texts")
