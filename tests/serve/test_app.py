@@ -9,6 +9,7 @@ from PIL import Image
 
 import quickstudy as q
 from quickstudy.serve import Limits, create_app
+from quickstudy.serve.store import Store
 from tests.serve.small_server import add, ask, client, drawing, encoded, learner_file, noise, taught
 from tests.serve.test_pictures import png_bomb
 
@@ -47,7 +48,40 @@ def test_health_says_what_is_served(server):
         "version": q.__version__,
         "learner": "small.safetensors",
         "tasks": 0,
+        "limits": {
+            "body_bytes": 100_000,
+            "files": 5,
+            "pixels": 4_000_000,
+            "tasks": 3,
+            "classes": 3,
+            "examples_per_class": 4,
+            "examples_per_task": 9,
+        },
     }
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/app.js", "/docs", "/docs.css", "/openapi.json"])
+def test_what_is_open_answers_head_as_well(shared, path):
+    answer = shared.head(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-length"] == shared.get(path).headers["content-length"]
+
+
+def test_a_state_that_is_gone_is_503_and_takes_nothing(server, tmp_path):
+    task = taught(server, "circle")
+    path = tmp_path / "state" / "tasks.sqlite"
+    path.rename(path.with_suffix(".moved"))
+    for put in (lambda: None, lambda: path.write_bytes(b"another file")):
+        put()
+        for answer in (
+            server.get("/health"),
+            server.post("/tasks", json={"name": "x"}),
+            add(server, task, "circle", drawing("circle")),
+        ):
+            refused(answer, 503, "is gone, or another file is in its place", "start the server anew")
+    path.with_suffix(".moved").replace(path)
+    assert server.get("/health").status_code == 200
+    assert add(server, task, "circle", drawing("circle")).status_code == 201
 
 
 def test_a_task_is_made_listed_and_deleted(server):
@@ -195,6 +229,17 @@ def test_the_state_survives_and_another_reading_of_images_is_refused(learner, tm
         create_app(tmp_path / "other", state=tmp_path / "state")
 
 
+def test_a_state_remembers_in_which_way_its_images_were_read(learner, tmp_path, monkeypatch):
+    store = Store(tmp_path, Limits())
+    store.remember("reader", '{"channels": 1, "size": 28}')  # from before the way had a number
+    store.close()
+    with client(learner, tmp_path):
+        pass
+    monkeypatch.setattr("quickstudy.serve.app.READING", 2)
+    with pytest.raises(ValueError, match=r"'reading': 2.* was begun with .*'reading': 1.*a version of quickstudy"):
+        create_app(learner, state=tmp_path)
+
+
 def test_a_task_that_is_no_longer_kept_is_learnt_again(learner, tmp_path):
     with client(learner, tmp_path / "state") as server:
         tasks = [taught(server, "circle", "cross", shots=1) for _ in range(34)]
@@ -233,18 +278,47 @@ def test_limits_of_the_store_are_409(server):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["", "   ", "a\nb", "a\x00b", "\u202ereversed", "x" * 81, ".", "..", "\ud800"],
+    ("name", "words"),
+    [
+        ("", "which is empty"),
+        ("   ", "which is empty"),
+        ("a\nb", "which holds U+000A; required are 1 to 80 printable"),
+        ("a\x00b", "which holds U+0000"),
+        ("\u202ereversed", "which holds U+202E (RIGHT-TO-LEFT OVERRIDE)"),
+        ("soft\u00adhyphen", "which holds U+00AD (SOFT HYPHEN)"),
+        ("x" * 81, "which has 81 characters"),
+        (".", "no address can hold it"),
+        ("..", "no address can hold it"),
+        ("\ud800", "name"),
+        ("\u200d", "which holds U+200D (ZERO WIDTH JOINER)"),
+        ("\u200ca", "which holds U+200C (ZERO WIDTH NON-JOINER)"),
+        ("a\u200d", "which holds U+200D"),
+        ("a\u200c\u200cb", "which holds U+200C"),
+        ("\u2800", "of which nothing is to be seen, as of U+2800 (BRAILLE PATTERN BLANK)"),
+        ("\u3164 \u115f\ufe0f", "of which nothing is to be seen, as of U+3164 (HANGUL FILLER)"),
+        ("\u2800\u200d\u2800", "of which nothing is to be seen"),
+    ],
     ids=lambda name: ascii(name[:9]),
 )
-def test_names_are_printable_and_short(shared, name):
+def test_names_are_printable_and_short(shared, name, words):
     body = json.dumps({"name": name})
     kind = {"Content-Type": "application/json"}
-    refused(shared.post("/tasks", content=body, headers=kind), 422, "name")
+    refused(shared.post("/tasks", content=body, headers=kind), 422, words)
     task = taught(shared)
-    refused(shared.post(f"/tasks/{task}/classes", content=body, headers=kind), 422, "name")
+    refused(shared.post(f"/tasks/{task}/classes", content=body, headers=kind), 422, words)
     if name != "\ud800":
         refused(add(shared, task, name, drawing("bar")), 422)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["می\u200cخواهم", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "❤\ufe0f\u200d\U0001f525", "a\u2800b", "क्\u200dष"],
+    ids=ascii,
+)
+def test_names_of_any_script_are_taken(shared, name):
+    task = taught(shared)
+    assert add(shared, task, name, drawing("bar")).json()["classes"] == [{"name": name, "examples": 1}]
+    assert shared.delete(f"/tasks/{task}/classes/{name}").status_code == 204
 
 
 @pytest.mark.parametrize(
@@ -295,13 +369,31 @@ def test_an_error_of_the_server_is_json_too(server, monkeypatch):
     assert "default-src 'self'" in answer.headers["content-security-policy"]
 
 
-def test_a_full_disk_is_507(server, monkeypatch):
-    def full(*_):
-        raise sqlite3.OperationalError("database or disk is full")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("SQLITE_FULL", "free some space on its disk"),
+        ("SQLITE_IOERR_WRITE", "free some space on its disk"),
+        ("SQLITE_BUSY", "another program holds it: end that"),
+        ("SQLITE_LOCKED_SHAREDCACHE", "another program holds it: end that"),
+        ("SQLITE_CORRUPT", "it is damaged: start the server with a copy"),
+        ("SQLITE_NOTADB", "it is damaged: start the server with a copy"),
+        ("SQLITE_READONLY_DBMOVED", "the right to write"),
+        ("SQLITE_CANTOPEN", "the right to write"),
+        ("SQLITE_ERROR", "see that its disk is in order"),
+        (None, "see that its disk is in order"),
+    ],
+)
+def test_a_state_that_cannot_be_used_is_507_and_says_what_to_do(shared, monkeypatch, name, words):
+    def broken(*_):
+        error = sqlite3.OperationalError("what SQLite says")
+        if name is not None:
+            error.sqlite_errorname = name
+        raise error
 
-    monkeypatch.setattr("quickstudy.serve.store.Store.create", full)
-    answer = server.post("/tasks", json={"name": "x"})
-    refused(answer, 507, "database or disk is full", "nothing was changed: free some space")
+    monkeypatch.setattr("quickstudy.serve.store.Store.create", broken)
+    answer = shared.post("/tasks", json={"name": "x"})
+    refused(answer, 507, "could not be read or written (what SQLite says); nothing was changed: ", words)
 
 
 def test_learners_that_read_no_images_are_refused(tmp_path):
@@ -329,6 +421,7 @@ def test_openapi_describes_every_call_and_the_docs_show_it(shared):
     for methods in described["paths"].values():
         for call in methods.values():
             assert call["description"]
+            assert {"503", "507"} <= set(call["responses"])
             for status, answer in call["responses"].items():
                 if int(status) >= 400:
                     assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/Error")

@@ -249,6 +249,56 @@ def test_too_many_requests_at_once_are_429_and_then_served_again():
     asyncio.run(run())
 
 
+def test_strangers_take_no_room_from_those_who_have_the_token(monkeypatch):
+    monkeypatch.setattr("quickstudy.serve.guard._SWALLOWING", 5.0)
+
+    async def run():
+        behind = Behind()
+        behind.may.set()
+        guard = Guard(behind, limits=Limits(at_once=8), token=TOKEN, hosts=LOOPBACK, open_paths={"/open"})
+        never = [Wire(b"x", 9.0, b"y") for _ in range(20)]
+        held = [
+            asyncio.create_task(guard(scope(**extra), wire.receive, wire.send))
+            for wire, extra in zip(never, ({}, {"host": "evil.example"}) * 10, strict=True)
+        ]
+        await asyncio.sleep(0.01)
+        assert [wire.status for wire in never].count(None) == 2  # a quarter of 8 may still send; others are answered
+        assert {wire.status for wire in never} == {None, 401, 403}
+        known = Wire(b"x")
+        await guard(scope(authorization=f"Bearer {TOKEN}"), known.receive, known.send)
+        assert known.status == 200
+        for task in held:
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_open_paths_read_no_body_and_have_room_of_their_own():
+    async def run():
+        behind = Behind()
+        guard = Guard(behind, limits=Limits(at_once=4), token=TOKEN, hosts=LOOPBACK, open_paths={"/"})
+        behind.may.set()
+        wire = Wire(b"x" * 9, 9.0, b"y")
+        await guard(scope(content_length="99"), wire.receive, wire.send)
+        assert (wire.status, wire.taken, behind.bodies) == (200, 0, [b""])
+        assert wire.headers[b"connection"] == b"close"  # its body would be taken for the next request
+        plain = Wire()
+        await guard(scope(), plain.receive, plain.send)
+        assert b"connection" not in plain.headers
+        behind.may.clear()
+        first, second = Wire(), Wire()
+        held = asyncio.create_task(guard(scope(), first.receive, first.send))
+        await asyncio.sleep(0.01)
+        await guard(scope(), second.receive, second.send)
+        assert second.status == 429
+        behind.may.set()
+        await held
+        assert first.status == 200
+
+    asyncio.run(run())
+
+
 def test_while_the_server_closes_answers_end_their_connection():
     async def run():
         behind, wire, where = Behind(), Wire(b"x"), scope()

@@ -7,10 +7,12 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from quickstudy.readers import ImageReader
 from quickstudy.serve import Limits
-from quickstudy.serve.pictures import check_image, format_of, kept_copy
+from quickstudy.serve.pictures import MOST_SCANS, check_image, decoded, format_of, kept_copy
 from quickstudy.serve.refusal import Refusal
 from tests.serve.small_server import drawing, encoded
 
@@ -29,12 +31,16 @@ def png_bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def copy_of(data: bytes) -> bytes:
+    return kept_copy(decoded(data, "it", LIMITS, side=28), "it")
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_format_is_told_by_the_content(form):
     data = drawing("circle", form=form)
     assert format_of(data) == form
     assert check_image(data, "it", LIMITS).size == (56, 56)
-    assert Image.open(io.BytesIO(kept_copy(data, "it", LIMITS))).size == (56, 56)
+    assert Image.open(io.BytesIO(copy_of(data))).size == (56, 56)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +64,7 @@ def test_an_image_that_was_cut_is_422(form):
     data = drawing("cross", form=form)
     for length in (12, len(data) // 3):
         with pytest.raises(Refusal, match="file 1 cannot be read as an image") as refused:
-            kept_copy(data[:length], "file 1", LIMITS)
+            decoded(data[:length], "file 1", LIMITS, side=28)
         assert refused.value.status == 422
 
 
@@ -77,7 +83,7 @@ def test_too_many_pixels_are_413_before_anything_is_decoded(data, words):
     assert len(data) < LIMITS.body_bytes
     tracemalloc.start()
     with pytest.raises(Refusal, match=words) as refused:
-        kept_copy(data, "file 1", LIMITS)
+        decoded(data, "file 1", LIMITS, side=28)
     assert tracemalloc.get_traced_memory()[1] < 2_000_000
     tracemalloc.stop()
     assert refused.value.status == 413
@@ -97,7 +103,7 @@ def test_the_copy_is_upright_small_and_without_metadata():
     exif = image.getexif()
     exif[0x0112] = 6  # turned by a quarter
     exif[0x010F] = "a camera"
-    copy = Image.open(io.BytesIO(kept_copy(encoded(image, "JPEG", exif=exif), "it", LIMITS)))
+    copy = Image.open(io.BytesIO(copy_of(encoded(image, "JPEG", exif=exif))))
     assert copy.size == (48, 96)
     assert not dict(copy.getexif())
     assert "exif" not in copy.info
@@ -110,18 +116,85 @@ def test_the_copy_is_upright_small_and_without_metadata():
 
 def test_transparency_is_kept():
     image = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
-    assert Image.open(io.BytesIO(kept_copy(encoded(image), "it", LIMITS))).getpixel((3, 3)) == (0, 0, 0, 0)
+    assert Image.open(io.BytesIO(copy_of(encoded(image)))).getpixel((3, 3)) == (0, 0, 0, 0)
     palette = encoded(Image.new("P", (20, 20)), transparency=0)
-    assert Image.open(io.BytesIO(kept_copy(palette, "it", LIMITS))).mode == "RGBA"
+    assert Image.open(io.BytesIO(copy_of(palette))).mode == "RGBA"
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
 def test_every_kind_of_png_has_a_copy(mode):
     data = encoded(Image.new(mode, (30, 10)))
-    assert Image.open(io.BytesIO(kept_copy(data, "it", LIMITS))).size == (30, 10)
+    assert Image.open(io.BytesIO(copy_of(data))).size == (30, 10)
 
 
 def test_sixteen_bits_keep_their_greys():
     values = np.linspace(0, 65535, 90, dtype=np.uint16).reshape(9, 10)
-    copy = np.asarray(Image.open(io.BytesIO(kept_copy(encoded(Image.fromarray(values)), "it", LIMITS))))
+    copy = np.asarray(Image.open(io.BytesIO(copy_of(encoded(Image.fromarray(values))))))
     assert np.abs(copy.astype(float) - values / 257).max() <= 1
+
+
+def progressive(side: int = 600, **options) -> bytes:
+    """A JPEG of ten scans."""
+    return encoded(Image.new("RGB", (side, side), (200, 30, 90)), "JPEG", progressive=True, **options)
+
+
+def with_scans(data: bytes, more: int) -> bytes:
+    """A progressive JPEG with its last scan repeated."""
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * more + b"\xff\xd9"
+
+
+JPEG = progressive()
+
+
+@pytest.mark.parametrize("more", [MOST_SCANS, 2000])
+def test_a_jpeg_of_many_scans_is_422_and_never_decoded(monkeypatch, more):
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(Refusal, match=f"file 1 is a JPEG of more than {MOST_SCANS} scans") as refused:
+        decoded(with_scans(JPEG, more), "file 1", LIMITS, side=28)
+    assert refused.value.status == 422
+
+
+def test_scans_cannot_be_hidden_between_markers():
+    scan = JPEG[JPEG.rindex(b"\xff\xda") : -2]
+    for between in (b"\xff\x05", b"\xff\xd3", b"\xff\xff\xff", b"\xff\x00\xff\xfe\x00\x02"):
+        data = JPEG[:-2] + (between + scan) * 99 + b"\xff\xd9"
+        with pytest.raises(Refusal, match="scans"):
+            decoded(data, "it", LIMITS, side=28)
+
+
+def test_what_only_looks_like_scans_is_none():
+    comment = b"\xff\xfe" + (2 + 2 * 300).to_bytes(2, "big") + b"\xff\xda" * 300
+    film = b"\xff\xda\x00\x02" * 300  # after the end, as of telephones that append one
+    for data in (JPEG, JPEG[:2] + comment + JPEG[2:], JPEG + film, with_scans(JPEG, 20)):
+        assert Image.open(io.BytesIO(copy_of(data))).size == (96, 96)
+
+
+def test_of_a_large_jpeg_no_more_is_decoded_than_is_needed():
+    large = progressive(1900, quality=90)
+    assert decoded(large, "it", LIMITS, side=28).size == (475, 475)
+    assert decoded(large, "it", LIMITS, side=200).size == (950, 950)
+    assert decoded(progressive(500), "it", LIMITS, side=28).size == (500, 500)
+
+
+def test_a_large_jpeg_is_read_as_if_it_were_decoded_whole():
+    random = np.random.default_rng(0).integers(0, 256, (30, 20), dtype=np.uint8)
+    data = encoded(Image.fromarray(random).resize((1000, 1500)), "JPEG", quality=95)
+    reader = ImageReader()
+    whole, part = reader.read([data]), reader.read([decoded(data, "it", LIMITS, side=28)])
+    assert (whole - part).abs().max() < 2 / 255
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_decoding_serves_the_reader_and_the_copy(form):
+    data = drawing("cross", form=form)
+    image = decoded(data, "it", LIMITS, side=28)
+    assert torch.equal(ImageReader().read([image]), ImageReader().read([data]))
+    assert Image.open(io.BytesIO(kept_copy(image, "it"))).size == (56, 56)
+
+
+def test_the_reason_names_no_object_in_memory():
+    for data in (b"BMW is a car maker", b"GIF89a", b"\x89PNG\r\n\x1a\n"):
+        with pytest.raises(Refusal, match="cannot be read as an image") as refused:
+            decoded(data, "it", LIMITS, side=28)
+        assert "0x" not in refused.value.message
+    assert "(what follows its first bytes is of no such format)" in refused.value.message

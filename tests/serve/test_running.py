@@ -3,6 +3,7 @@
 import http.client
 import importlib.util
 import json
+import os
 import signal
 import socket
 import sys
@@ -13,11 +14,12 @@ from typing import Any
 
 import pytest
 import typer
+import uvicorn
 from typer.testing import CliRunner
 
 from quickstudy.commands_serve import serve as command
 from quickstudy.serve import serve
-from quickstudy.serve.running import listen
+from quickstudy.serve.running import _Server, listen, names
 from tests.serve.small_server import Running, drawing, learner_file
 
 BOUNDARY = "between"
@@ -155,7 +157,34 @@ def test_an_address_that_is_none_is_refused():
         listen("192.0.2.1", 0, "token")  # an address for documentation, of no machine
 
 
-def test_the_command_hands_on_what_it_is_told(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("address", "allowed", "shown", "hosts"),
+    [
+        ("127.0.0.1", [], "127.0.0.1", {"localhost", "127.0.0.1", "[::1]"}),
+        ("127.0.0.9", ["A.example"], "127.0.0.9", {"localhost", "127.0.0.1", "[::1]", "127.0.0.9", "a.example"}),
+        ("0.0.0.0", [], "127.0.0.1", None),
+        ("::", [], "[::1]", None),
+        ("0.0.0.0", ["a.example"], "127.0.0.1", {"localhost", "127.0.0.1", "[::1]", "a.example"}),
+        ("192.0.2.1", ["a.example"], "192.0.2.1", {"localhost", "127.0.0.1", "[::1]", "192.0.2.1", "a.example"}),
+    ],
+)
+def test_an_address_has_a_name_that_can_be_called_and_names_that_may(address, allowed, shown, hosts):
+    assert names(address, allowed) == (shown, hosts)
+
+
+def test_a_second_interrupt_ends_the_process_at_once(monkeypatch):
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    for first in (signal.SIGINT, signal.SIGTERM):
+        server = _Server(uvicorn.Config(lambda: None), lambda: None)
+        server.handle_exit(first, None)
+        server.handle_exit(signal.SIGTERM, None)
+        assert (server.should_exit, ended) == (True, [])
+        server.handle_exit(signal.SIGINT, None)
+        assert ended.pop() == 130
+
+
+def test_the_command_hands_on_what_it_is_told(monkeypatch, tmp_path, capsys):
     given = {}
     monkeypatch.setattr("quickstudy.serve.serve", lambda learner, **options: given.update(options, learner=learner))
     app = typer.Typer()
@@ -167,6 +196,13 @@ def test_the_command_hands_on_what_it_is_told(monkeypatch, tmp_path):
     assert (given["token"], given["allow_hosts"]) == ("from the environment", ["a.example"])
     assert (given["limits"].tasks, given["limits"].body_bytes, given["workers"]) == (7, 5_000_000, 2)
     given["started"]("http://127.0.0.1:1/")
+    CliRunner().invoke(app, ["--host", "0.0.0.0"])
+    given["started"]("http://127.0.0.1:1/")
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "quickstudy serves characters at http://127.0.0.1:1/",
+        "quickstudy serves characters at http://127.0.0.1:1/ and all other addresses of this machine",
+    ]
     for wrong, words in ((["--workers", "0"], "--workers 0"), (["--max-tasks", "0"], "tasks=0; required is a number")):
         with pytest.raises(ValueError, match=words):
             raise CliRunner().invoke(app, wrong).exception  # pyright: ignore

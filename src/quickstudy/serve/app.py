@@ -29,6 +29,10 @@ more, and ask. Every error is `{"error": "what was given, what is required, what
 With a token, every call but /health needs the header `Authorization: Bearer TOKEN`."""
 
 
+READING = 1
+"""The way in which images become numbers; to be raised when the same image gives other numbers."""
+
+
 def create_app(
     learner: Learner | str | Path,
     *,
@@ -84,9 +88,8 @@ def create_app(
     app.include_router(routes(engine, name))
     still = still_files()
     for path, (content, kind) in still.items():
-        app.add_api_route(path, _sender(content, kind), include_in_schema=False)
-    described = app.openapi()
-    app.add_api_route("/docs", _sender(docs_page(described), "text/html; charset=utf-8"), include_in_schema=False)
+        _add_still(app, path, content, kind)
+    _add_still(app, "/docs", docs_page(app.openapi()), "text/html; charset=utf-8")
     for kind in (Refusal, HTTPException, RequestValidationError, sqlite3.Error, Exception):
         app.add_exception_handler(kind, _answer_error)
     open_paths = {"/health", "/docs", "/openapi.json", *still}
@@ -96,20 +99,20 @@ def create_app(
 
 def _require_same_reader(store: Store, reader: ImageReader) -> None:
     """The stored examples are what a reader made of images: another one would not fit to them."""
-    now = {"channels": reader.channels, "size": reader.size}
-    first = json.loads(store.remember("reader", json.dumps(now)))
+    now = {"channels": reader.channels, "size": reader.size, "reading": READING}
+    first = {"reading": 1, **json.loads(store.remember("reader", json.dumps(now)))}
     if first != now:
         raise ValueError(
             f"the learner reads images of {now}, and the state {store.path} was begun with {first}: start it with a "
-            "learner that reads the same, or give another folder with --state"
+            "learner (and a version of quickstudy) that reads the same, or give another folder with --state"
         )
 
 
-def _sender(content: bytes, kind: str) -> Any:
+def _add_still(app: FastAPI, path: str, content: bytes, kind: str) -> None:
     async def send() -> Response:
         return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
 
-    return send
+    app.add_api_route(path, send, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
@@ -125,10 +128,25 @@ async def _answer_error(request: Request, error: Exception) -> Response:
         }.get(error.status_code, f"{error.detail}; /docs says what each call takes")
         return error_response(error.status_code, message, error.headers)
     if isinstance(error, sqlite3.Error):
-        return error_response(
-            507, f"the state could not be read or written ({error}); nothing was changed: free some space"
-        )
+        return error_response(507, _of_the_state(error))
     return error_response(500, "an error of the server, which its log describes; nothing was changed", HEADERS)
+
+
+def _of_the_state(error: sqlite3.Error) -> str:
+    """What SQLite says, and what to do about it."""
+    name = getattr(error, "sqlite_errorname", "")  # SQLite's own errors alone have one
+    hints = {
+        ("SQLITE_BUSY", "SQLITE_LOCKED"): "another program holds it: end that, and try again",
+        ("SQLITE_FULL", "SQLITE_IOERR"): "free some space on its disk, and try again",
+        ("SQLITE_CORRUPT", "SQLITE_NOTADB"): "it is damaged: start the server with a copy of it, or a new one",
+        (
+            "SQLITE_READONLY",
+            "SQLITE_CANTOPEN",
+            "SQLITE_PERM",
+        ): "give the server's user the right to write to its folder",
+    }
+    hint = next((hint for names, hint in hints.items() if name.startswith(names)), "see that its disk is in order")
+    return f"the state could not be read or written ({error}); nothing was changed: {hint}"
 
 
 def _in_words(problem: Any) -> str:

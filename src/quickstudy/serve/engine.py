@@ -12,13 +12,14 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from quickstudy.packing import Packed
 from quickstudy.readers import ImageReader
 from quickstudy.serve.adapted import Adapted, Answer, Place
 from quickstudy.serve.limits import Limits
-from quickstudy.serve.pictures import check_image, kept_copy
+from quickstudy.serve.pictures import decoded, kept_copy
 from quickstudy.serve.refusal import Refusal
 from quickstudy.serve.rows import Stored, Support
 from quickstudy.serve.store import Store
@@ -34,13 +35,23 @@ class Engine:
         store: the tasks.
         limits: of one request.
         workers: threads that compute.
-        kept: adapted classifiers that are kept, those last asked for.
+        kept, kept_bytes: how many adapted classifiers are kept, those last asked for, and how large they may be
+            together; the last one is kept in any case.
 
     Raises:
         ValueError: a learner that reads something else than images.
     """
 
-    def __init__(self, packed: Packed, store: Store, limits: Limits, *, workers: int = 2, kept: int = 32):
+    def __init__(
+        self,
+        packed: Packed,
+        store: Store,
+        limits: Limits,
+        *,
+        workers: int = 2,
+        kept: int = 32,
+        kept_bytes: int = 256_000_000,
+    ):
         if not isinstance(packed.reader, ImageReader):
             raise ValueError(
                 f"the learner reads {packed.reader.kind}, and the server takes images; required is one of images, "
@@ -50,12 +61,13 @@ class Engine:
         self.packed, self.store, self.limits = packed, store, limits
         self.reader = packed.reader
         self._pool = ThreadPoolExecutor(workers, "quickstudy", initializer=torch.set_num_threads, initargs=(1,))
-        self._kept, self._most, self._guard = OrderedDict[str, Adapted](), kept, Lock()
+        self._kept, self._most, self._most_bytes = OrderedDict[str, Adapted](), kept, kept_bytes
+        self._wanted, self._guard = set[str](), Lock()  # tasks that are being adapted and were not forgotten
         self._making: dict[str, asyncio.Task[Adapted]] = {}
 
     def close(self) -> None:
-        """Finish what was begun and end the threads."""
-        self._pool.shutdown()
+        """Finish what is being computed, drop what nobody waits for any more, and end the threads."""
+        self._pool.shutdown(cancel_futures=True)
 
     async def aside(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run what waits for the disk, and computes little, in a thread that does not keep others from computing."""
@@ -65,6 +77,7 @@ class Engine:
         """Let go of what is kept of a task that is gone."""
         with self._guard:
             self._kept.pop(task, None)
+            self._wanted.discard(task)
 
     async def take_in(self, files: Sequence[bytes]) -> list[Stored]:
         """What is stored of images.
@@ -109,17 +122,25 @@ class Engine:
 
     def read(self, files: Sequence[bytes]) -> Tensor:
         """Images (n, channels, size, size) as the learner reads them."""
-        for i, data in enumerate(files):
-            check_image(data, _which(i, files), self.limits)
-        try:
-            return self.reader.read(list(files))
-        except ValueError as error:
-            raise Refusal(422, f"{error}; counted from 0: send whole images") from error
+        return torch.cat([self._read_one(self._decoded(i, files), _which(i, files)) for i in range(len(files))])
 
     def _take_in(self, files: Sequence[bytes]) -> list[Stored]:
-        pictures = [kept_copy(data, _which(i, files), self.limits) for i, data in enumerate(files)]
-        x = self.read(files).numpy()
-        return [Stored(zlib.compress(row.tobytes(), 1), png) for row, png in zip(x, pictures, strict=True)]
+        stored = []
+        for i in range(len(files)):  # one after the other: decoded images are large
+            image, which = self._decoded(i, files), _which(i, files)
+            x = self._read_one(image, which).numpy()
+            stored.append(Stored(zlib.compress(x.tobytes(), 1), kept_copy(image, which)))
+        return stored
+
+    def _decoded(self, i: int, files: Sequence[bytes]) -> Image.Image:
+        return decoded(files[i], _which(i, files), self.limits, side=self.reader.size)
+
+    def _read_one(self, image: Image.Image, which: str) -> Tensor:
+        """(1, channels, size, size)."""
+        try:
+            return self.reader.read([image])
+        except ValueError as error:
+            raise Refusal(422, f"{which} cannot be read ({error}): send another image") from error
 
     async def _with(self, task: str, use: Callable[[Adapted], Result]) -> Result:
         """``use`` on the task's classifier, at least as new as the task is now."""
@@ -130,25 +151,44 @@ class Engine:
                 self._kept.move_to_end(task)
         while adapted is None or adapted.version < wanted:
             making = self._making.get(task)
-            if making is None:
-                making = asyncio.create_task(self._run(self._adapt, task))
+            if making is None or making.done():
+                making = asyncio.create_task(self._make(task))
+                making.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody has seen it
                 self._making[task] = making
-                making.add_done_callback(lambda done: (self._making.pop(task), done.cancelled() or done.exception()))
             adapted = await asyncio.shield(making)
         return await self._run(use, adapted)
 
-    def _adapt(self, task: str) -> Adapted:
-        support = self.store.support(task)
+    async def _make(self, task: str) -> Adapted:
+        """Adapt, and be gone before those that wait go on: a newer version needs another adaptation."""
         try:
-            adapted = Adapted(self.packed, support, self._arrays(support))
+            return await self._run(self._adapt, task)
+        finally:
+            self._making.pop(task, None)
+
+    def _adapt(self, task: str) -> Adapted:
+        with self._guard:
+            before = self._kept.get(task)
+            self._wanted.add(task)
+        try:
+            support = self.store.support(task)
+            adapted = Adapted(self.packed, support, self._arrays(support), before)
+            with self._guard:
+                if task in self._wanted:  # it was not forgotten meanwhile
+                    self._keep(task, adapted)
         except ValueError as error:
             raise Refusal(409, f"the learner cannot learn this task ({error})") from error
-        with self._guard:
-            self._kept[task] = adapted
-            self._kept.move_to_end(task)
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+        finally:
+            with self._guard:
+                self._wanted.discard(task)
         return adapted
+
+    def _keep(self, task: str, adapted: Adapted) -> None:
+        """Keep it, and those last asked for beside it as far as they fit; the lock is held."""
+        self._kept[task] = adapted
+        self._kept.move_to_end(task)
+        size = sum(each.nbytes for each in self._kept.values())
+        while len(self._kept) > 1 and (len(self._kept) > self._most or size > self._most_bytes):
+            size -= self._kept.popitem(last=False)[1].nbytes
 
     def _arrays(self, support: Support) -> Tensor:
         shape = (self.reader.channels, self.reader.size, self.reader.size)

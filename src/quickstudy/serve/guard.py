@@ -36,14 +36,15 @@ class Guard:
 
     It refuses a Host that is not this server's (DNS rebinding), a change that another site's page asks for, a missing
     or wrong token, a body that is too large or too slow whatever its Content-Length says, and more requests at once
-    than the limit. The application behind it gets the body in one piece.
+    than the limit. The application behind it gets the body in one piece. Only who passed by host and token takes up
+    room among the requests at once, and the open paths, which have room of their own, read no body.
 
     Args:
         app: the application.
         limits: of body and of requests at once.
         token: what ``Authorization: Bearer`` must carry; None asks for none.
         hosts: names this server may be called by; None allows all.
-        open_paths: need no token.
+        open_paths: need no token, and take no body.
     """
 
     def __init__(
@@ -57,30 +58,32 @@ class Guard:
     ):
         self.app, self.limits, self.hosts, self.open_paths = app, limits, hosts, open_paths
         self._token = None if token is None else _digest(token.encode())
-        self._at_once = 0
+        beside = max(1, limits.at_once // 4)
+        self._admitted, self._open, self._swallowing = _Room(limits.at_once), _Room(beside), _Room(beside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer, body = _with_headers(send, scope), _Body(receive)
-        headers = Headers(scope=scope)
-        self._at_once += 1
+        headers, body = Headers(scope=scope), _Body(receive)
         try:
-            try:
-                self._check(scope, headers)
-                content = await self._read(body, headers)
-            except Refusal as refusal:
-                if headers.get("expect", "").lower() != "100-continue":
-                    await self._swallow(body)
-                closing = {**refusal.headers, "Connection": "close"}
-                await error_response(refusal.status, refusal.message, closing)(scope, receive, answer)
+            self._check(scope, headers)
+            if scope["path"] in self.open_paths:  # reads no body, so that nobody can hold it by one that never comes
+                answer = _with_headers(send, scope, closing=_has_body(headers))
+                with self._open:
+                    await self.app(scope, _once(b"", receive), answer)
                 return
-            if not body.left:
-                await self.app(scope, _once(content, receive), answer)
-        finally:
-            self._at_once -= 1
+            with self._admitted:
+                content = await self._read(body, headers)
+                if not body.left:
+                    await self.app(scope, _once(content, receive), _with_headers(send, scope))
+        except Refusal as refusal:  # of the guard's own: the application answers its own
+            if headers.get("expect", "").lower() != "100-continue":
+                with suppress(Refusal), self._swallowing:
+                    await self._swallow(body)
+            answer = _with_headers(send, scope, closing=True)
+            await error_response(refusal.status, refusal.message, refusal.headers)(scope, receive, answer)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         host = headers.get("host", "")
@@ -103,12 +106,6 @@ class Guard:
                     "server was started with",
                     {"WWW-Authenticate": "Bearer"},
                 )
-        if self._at_once > self.limits.at_once:
-            raise Refusal(
-                429,
-                f"{self._at_once} requests at once; required are at most {self.limits.at_once}: try again in a second",
-                {"Retry-After": "1"},
-            )
 
     async def _read(self, body: "_Body", headers: Headers) -> bytes:
         """The whole body, or what there is of it if the client went away."""
@@ -144,6 +141,22 @@ class Guard:
         )
 
 
+class _Room:
+    """Room for so many at once; one more is refused."""
+
+    def __init__(self, most: int):
+        self._most, self._inside = most, 0
+
+    def __enter__(self) -> None:
+        if self._inside >= self._most:
+            message = f"{self._most + 1} requests at once; required are at most {self._most}: try again in a second"
+            raise Refusal(429, message, {"Retry-After": "1"})
+        self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._inside -= 1
+
+
 class _Body:
     """A body as it arrives: whether ``more`` is to come, and whether the client has ``left``."""
 
@@ -169,13 +182,17 @@ def _once(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _with_headers(send: Send, scope: Scope) -> Send:
+def _has_body(headers: Headers) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+def _with_headers(send: Send, scope: Scope, *, closing: bool = False) -> Send:
     async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in {**HEADERS, "Cache-Control": "no-store"}.items():
                 headers.setdefault(name, value)
-            if scope["app"].state.closing:
+            if closing or scope["app"].state.closing:
                 headers["Connection"] = "close"
         await send(message)
 

@@ -1,5 +1,6 @@
 """The calls of the HTTP interface; each is a few lines on the store or the engine."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Annotated
@@ -33,12 +34,18 @@ def routes(engine: Engine, learner: str) -> APIRouter:
         learner: its name, for /health.
     """
     kept, limits = engine.store, engine.limits
-    router = APIRouter(responses=refusals(401, 403, 408, 413, 422, 429))
+    most = schemas.Most.model_validate(dataclasses.asdict(limits))
+    router = APIRouter(responses=refusals(401, 403, 408, 413, 422, 429, 503, 507))
 
     @router.get("/health", tags=["server"])
     def health() -> schemas.Health:
-        """Whether the server is up; needs no token."""
-        return schemas.Health(status="ok", version=quickstudy.__version__, learner=learner, tasks=kept.count())
+        """Whether the server is up and its state is where it was, and its limits; needs no token."""
+        kept.require_there()
+        return schemas.Health(
+            status="ok", version=quickstudy.__version__, learner=learner, tasks=kept.count(), limits=most
+        )
+
+    router.add_api_route("/health", health, methods=["HEAD"], include_in_schema=False)
 
     @router.post("/tasks", status_code=201, tags=["tasks"], responses=refusals(409))
     def create_task(body: schemas.Name) -> schemas.NewTask:

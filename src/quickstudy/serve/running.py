@@ -38,20 +38,19 @@ def serve(
         learner, state, token, limits, workers: as for ``create_app``.
         host: the address to listen on; any other than loopback needs a token.
         port: 0 takes a free one.
-        allow_hosts: further names by which a server on loopback may be called, as a reverse proxy passes them on.
-        started: called with the address once connections are accepted.
+        allow_hosts: further names by which the server may be called, as a reverse proxy passes them on. Without any,
+            a server that is not on loopback may be called by all.
+        started: called with an address at which this machine reaches it, once connections are accepted.
 
     Raises:
         ValueError: as ``create_app``; another address than loopback without a token; a port in use or not allowed.
     """
     with listen(host, port, token) as listener:
-        loopback = _is_loopback(listener)
-        name = listener.getsockname()[0]
-        shown = f"[{name}]" if ":" in name else name
-        hosts = {*LOOPBACK, shown, *(each.lower() for each in allow_hosts)} if loopback else None
+        shown, hosts = names(listener.getsockname()[0], allow_hosts)
         app = create_app(learner, state=state, token=token, limits=limits, hosts=hosts, workers=workers)
         config = uvicorn.Config(
             app,
+            http="h11",  # whatever else is installed: what it does with a body that is not read is relied on
             ws="none",
             log_level="warning",
             access_log=False,
@@ -93,8 +92,18 @@ def listen(host: str, port: int, token: str | None) -> socket.socket:
     return listener
 
 
-def _is_loopback(listener: socket.socket) -> bool:
-    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+def names(address: str, allow_hosts: Collection[str]) -> tuple[str, set[str] | None]:
+    """The name by which this machine reaches an address that is listened on, and those by which anyone may call it.
+
+    The second is None, which allows all, for an address that others can reach and without ``allow_hosts``.
+    """
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if found.is_unspecified:
+        address = "127.0.0.1" if found.version == 4 else "::1"
+    shown = f"[{address}]" if ":" in address else address
+    if not found.is_loopback and not allow_hosts:
+        return shown, None
+    return shown, {*LOOPBACK, shown, *(each.lower() for each in allow_hosts)}
 
 
 class _Server(uvicorn.Server):
@@ -116,5 +125,6 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit and sig == signal.SIGINT  # a second Ctrl-C waits for nothing
+        if self.should_exit and sig == signal.SIGINT:  # a second Ctrl-C waits for nothing, threads least of all
+            os._exit(128 + sig)  # what was answered is on the disk
         self.should_exit = True

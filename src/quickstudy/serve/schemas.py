@@ -115,6 +115,18 @@ class MapWithQueries(Map):
     queries: list[Place]
 
 
+class Most(BaseModel):
+    """The limits that a client can meet."""
+
+    body_bytes: Annotated[int, Field(description="Of one request.", examples=[5_000_000])]
+    files: Annotated[int, Field(description="Images of one request.", examples=[64])]
+    pixels: Annotated[int, Field(description="Of one image.", examples=[4_000_000])]
+    tasks: Annotated[int, Field(description="On this server.", examples=[100])]
+    classes: Annotated[int, Field(description="Of one task.", examples=[200])]
+    examples_per_class: Annotated[int, Field(examples=[50])]
+    examples_per_task: Annotated[int, Field(examples=[2000])]
+
+
 class Health(BaseModel):
     """Whether the server answers, and with what."""
 
@@ -122,6 +134,7 @@ class Health(BaseModel):
     version: Annotated[str, Field(examples=["0.1.0"])]
     learner: Annotated[str, Field(examples=["characters"])]
     tasks: Annotated[int, Field(examples=[3])]
+    limits: Most
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -139,4 +152,6 @@ _MEANING = {
     415: "Not an image of an accepted format, by its content.",
     422: "A value that cannot be taken, or a damaged image.",
     429: "Too many requests at once.",
+    503: "The state's file is gone or was replaced: nothing can be kept until the server is started anew.",
+    507: "The state could not be read or written: locked by another program, full disk, damaged.",
 }

@@ -35,6 +35,7 @@ class Store:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.touch(mode=0o600)
             self._writer, self._reader = connect(self.path), connect(self.path)
+            self._file = _identity(self.path)
         except (sqlite3.Error, OSError) as error:
             raise ValueError(
                 f"the state {self.path} cannot be used ({error}); required is a folder that can be written to, new or "
@@ -53,6 +54,19 @@ class Store:
         with self._write() as db:
             db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, value))
             return db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0]
+
+    def require_there(self) -> None:
+        """Refusal 503 if the file is gone, or is another one: what is written then is lost."""
+        try:
+            there = _identity(self.path) == self._file
+        except OSError:
+            there = False
+        if not there:
+            raise Refusal(
+                503,
+                f"the state {self.path} is gone, or another file is in its place; nothing is kept any more: put it "
+                "back if you moved it, and start the server anew",
+            )
 
     def count(self) -> int:
         """How many tasks there are."""
@@ -184,8 +198,10 @@ class Store:
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._writing, transaction(self._writer, "IMMEDIATE"):
-            yield self._writer
+        with self._writing:
+            self.require_there()
+            with transaction(self._writer, "IMMEDIATE"):
+                yield self._writer
 
     @contextmanager
     def _change(self, task: str) -> Iterator[sqlite3.Connection]:
@@ -196,6 +212,12 @@ class Store:
 
 
 _OF_TASK = "FROM examples e JOIN classes c ON e.class = c.number WHERE c.task = ?"
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """The file itself, whatever it is called."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _found(db: sqlite3.Connection, task: str) -> tuple[str, str, str, int]:
