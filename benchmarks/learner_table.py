@@ -216,6 +216,32 @@ def intents_table() -> str:
     return "\n".join(rows) if len(rows) > 2 else "No stored line yet."
 
 
+def trust_table() -> str:
+    """How far the learners that ship can be trusted: some of the stored ways and shots."""
+    names = "coverage of 90 % sets | set size | by probability: coverage | AUROC | ECE before → after"
+    rows = [
+        f"| learner | calibrated by | tasks | {names} | false alarms at 5 % | unknown found |",
+        "|" + "---|" * 10,
+    ]
+    shown = {(5, 5): "", (5, 1): "", (20, 5): "", (7, 4): " (between)"}
+    for line in sorted(lines("trust"), key=lambda one: (one["learner"], one["calibrated_on"] != "twin")):
+        shape = line["way"], line["shot"]
+        if shape not in shown:
+            continue
+        where = f"{shape[0]}-way {shape[1]}-shot{shown[shape]}" + (", one alphabet" if line["within_alphabet"] else "")
+        cells = [
+            f"{100 * line['coverage']:.1f} ± {100 * line['coverage_ci95']:.1f} %",
+            f"{line['set_size']:.2f}",
+            f"{100 * line['sets_by_probability']['coverage']:.1f} %",
+            f"{line['auroc']:.3f}",
+            f"{100 * line['ece_before']:.1f} → {100 * line['ece_after']:.1f} %",
+            f"{100 * line['false_alarms']:.1f} %",
+            f"{100 * line['detected']:.1f} %",
+        ]
+        rows.append(f"| {line['learner']} | {line['calibrated_on']} | {where} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def _row(line: dict[str, Any]) -> str:
     settings, cost = line["settings"], line["training"]
     mode = "transductive" if line["transductive"] else "inductive"
@@ -266,6 +292,7 @@ def main() -> int:
     for learner in PAGES:
         blocks[ROOT / "docs" / f"{learner}.md"] = (f"results: {learner}", result_table(learner))
     blocks[ROOT / "docs" / "ridge.md"] = ("results: ridge", "\n\n".join([tables_table(), intents_table()]))
+    blocks[ROOT / "docs" / "trust.md"] = ("results: trust", trust_table())
     characters = [result_table("characters"), result_table("characters_background")]
     blocks[ROOT / "docs" / "characters.md"] = ("results: characters", "\n\n".join(characters))
     blocks[ROOT / "docs" / "spoken_digits.md"] = ("results: fsdd", fsdd_table())
