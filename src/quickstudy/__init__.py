@@ -35,6 +35,7 @@ from quickstudy.training import meta_train, refresh_statistics, settle_statistic
 
 if TYPE_CHECKING:
     from quickstudy.estimators import FewShotClassifier, FewShotRegressor, load_model
+    from quickstudy.given import labelled
 
 __version__ = "0.1.0"
 
@@ -78,6 +79,7 @@ __all__ = [
     "check_meta_gradient",
     "compare",
     "evaluate",
+    "labelled",
     "load",
     "load_checkpoint",
     "load_model",
@@ -98,9 +100,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The estimators are imported when they are first asked for: scikit-learn takes as long to import as torch."""
+    """What learns from a person's own examples comes when it is asked for: scikit-learn takes long to import."""
     if name in ("FewShotClassifier", "FewShotRegressor", "load_model"):
         from quickstudy import estimators
 
         return getattr(estimators, name)
+    if name == "labelled":
+        from quickstudy.given import labelled
+
+        return labelled
     raise AttributeError(f"module 'quickstudy' has no attribute {name!r}")

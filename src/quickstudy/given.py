@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.data import csv_table
-from quickstudy.data.folder import read_folder
+from quickstudy.data.folder import folder_kind, read_folder
 from quickstudy.readers import Reader, TableReader
 
 IN_CSV = ("tables", "texts")
@@ -52,6 +52,28 @@ class Given:
     places: list[dict[str, Any]]
     numbers: bool = False
     notes: tuple[str, ...] = ()
+
+
+def labelled(path: str | Path, *, label: str | int = -1, text: str | None = None) -> tuple[list[Any], list[Any]]:
+    """Examples and labels from one place: ``FewShotClassifier("characters").fit(*labelled("photos"))``.
+
+    Args:
+        path: a folder with a folder of images, or of recordings, for each class; or a CSV file.
+        label: of a CSV file, the column of the classes, by name or place.
+        text: of a CSV file, the column of the texts; without it the rows are those of a table.
+
+    Returns:
+        X and y, as estimators take them: paths, rows or texts, and a label for each.
+
+    Raises:
+        ValueError: what ``read_folder`` and ``read_csv`` refuse; columns that are not there, missing labels.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder = read_folder(path, folder_kind(path))
+        return list(folder.files), list(folder.labels)
+    found = _of_csv([path], "tables" if text is None else "texts", Columns(str(label), text), use="classes")
+    return found.x, found.y
 
 
 def labelled_examples(
