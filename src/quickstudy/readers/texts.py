@@ -90,7 +90,7 @@ def _sentence_encoder(name: str) -> Any:
             "of a model of sentence-transformers: check the path"
         )
     try:
-        from sentence_transformers import SentenceTransformer
+        from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
             f"the encoder {name!r} needs sentence-transformers, which is not installed: pip install "
