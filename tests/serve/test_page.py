@@ -567,7 +567,7 @@ def test_many_classes_are_folded_and_their_pictures_wait(server: str, visit: Cal
     visitor.settled()
     page.get_by_text("Too few examples to recognise what is unknown.").wait_for()
     kinds = [kind for url in visitor.requests for kind in ("/classify", ".png") if kind in url]
-    assert kinds[0] == "/classify"
+    assert "/classify" in kinds[:5]  # four pictures at most are asked for at once
     assert 0 < kinds.count(".png") < 20
     assert page.locator(".class-name").count() == 20
     page.get_by_placeholder("Filter by name").fill("C23")
