@@ -232,7 +232,7 @@ def test_by_keyboard_alone(server: str, visit: Callable[..., Visitor]):
             node = page.evaluate(
                 "(n => n.id + ' ' + (n === document.body ? '' : n.textContent.trim()))(document.activeElement)"
             )
-            outline = page.evaluate("document.hasFocus() && getComputedStyle(document.activeElement).outlineStyle")
+            outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
             on_page = page.evaluate(
                 "document.activeElement === document.body"
             )  # between the last element and the first
@@ -570,7 +570,7 @@ def test_many_classes_are_folded_and_their_pictures_wait(server: str, visit: Cal
     visitor.settled()
     page.get_by_text("Too few examples to recognise what is unknown.").wait_for()
     kinds = [kind for url in visitor.requests for kind in ("/classify", ".png") if kind in url]
-    assert "/classify" in kinds[:5]  # four pictures at most are asked for at once
+    assert kinds[0] == "/classify"
     assert 0 < kinds.count(".png") < 20
     assert page.locator(".class-name").count() == 20
     page.get_by_placeholder("Filter by name").fill("C23")

@@ -257,7 +257,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             return torch.cat([_features(self.learner_, part).cpu() for part in x.split(CHUNK)]).double().numpy()
 
     def _labels(self) -> list[Any]:
-        return [self.classes_.tolist()[i] for i in self.support_.y.argmax(1).tolist()]
+        known = self.classes_.tolist()
+        return [known[i] for i in self.support_.y.argmax(1).tolist()]
 
     def _shape(self) -> tuple[int, float]:
         """Way, and the mean number of examples per class."""

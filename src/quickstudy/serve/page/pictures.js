@@ -68,7 +68,7 @@ function fetchFor(image) {
 async function next() {
   if (running === AT_ONCE || !queue.length) return;
   running++;
-  await held;
+  for (let before; before !== held; ) await (before = held); // a later look holds them longer
   const { image, task, example } = queue.shift() ?? {};
   if (image?.isConnected) {
     const blob = await blobOf(task, example).catch(() => null);
