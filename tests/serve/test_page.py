@@ -140,8 +140,7 @@ class Visitor:
             self.page.locator(f"#{pad}-pad .choose").click()
         else:
             self.page.keyboard.press("Enter")
-        while not self.choosers:
-            self.page.wait_for_timeout(10)
+        until(self.page, lambda: self.choosers)
         chooser = self.choosers.pop()
         chooser.set_files([{"name": name, "mimeType": "image/png", "buffer": data} for name, data in files])
         label = "Drawing area, 1 image." if len(files) == 1 else f"Drawing area, {len(files)} images."
@@ -242,12 +241,17 @@ def test_by_keyboard_alone(server: str, visit: Callable[..., Visitor]):
                 return
         raise AssertionError((wanted, seen))
 
+    page.locator("main[aria-busy=false]").wait_for()
+    before = page.evaluate("location.hash")
     tab_to("Skip to the drawing area")
     tab_to("task-new")
     page.keyboard.press("Enter")
     page.keyboard.type("by keys")
     page.keyboard.press("Enter")
     page.locator("#dialog").wait_for(state="hidden")
+    page.wait_for_function("before => location.hash !== before", arg=before)  # until then the task before is open
+    page.locator("main[aria-busy=false]").wait_for()
+    assert visitor.counts() == {}
     for name, sign in (("ring", RING), ("star", STAR)):
         tab_to("Choose images") if name == "ring" else None
         visitor.choose(None, ("a.png", picture(sign)), ("b.png", picture(sign, 70)))
@@ -257,7 +261,8 @@ def test_by_keyboard_alone(server: str, visit: Callable[..., Visitor]):
         page.keyboard.type(name)
         page.keyboard.press("Enter")
         page.locator(".class-name", has_text=name).wait_for()
-        while "Choose images" not in page.evaluate("document.activeElement.textContent"):
+        while page.evaluate("document.activeElement.textContent") != "Choose images":
+            assert page.evaluate("document.activeElement !== document.body")
             page.keyboard.press("Shift+Tab")
     tab_to("Choose image")
     while page.evaluate("document.activeElement.closest('#try-pad') === null"):
@@ -267,6 +272,24 @@ def test_by_keyboard_alone(server: str, visit: Callable[..., Visitor]):
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")  # Clear
     assert page.locator("#try-pad").evaluate("node => node.classList.contains('blank')")
+
+
+def test_enter_before_the_task_is_loaded_is_answered(server: str, visit: Callable[..., Visitor]):
+    visitor, held = visit(server), []
+    page = visitor.page
+    page.route(re.compile("/examples$"), lambda route: held.append(route), times=1)
+    page.reload()
+    until(page, lambda: held)
+    visitor.choose("teach", ("a.png", picture(RING)))
+    page.get_by_label("What is it?").fill("ring")
+    page.keyboard.press("Enter")
+    page.locator("#teach-error", has_text="Still loading: press Enter again in a moment.").wait_for()
+    held.pop().fallback()
+    page.locator("main[aria-busy=false]").wait_for()
+    assert page.locator("#teach-error").inner_text() == ""
+    assert page.evaluate("document.activeElement.id") == "teach-name"
+    page.keyboard.press("Enter")
+    page.locator(".class-name", has_text="ring").wait_for()
 
 
 def test_undo_clear_and_a_drawing_that_outlives_a_reload(server: str, visit: Callable[..., Visitor]):

@@ -39,6 +39,7 @@ const actions = changes({ refresh: reload, open, more });
 
 // ---- what is shown
 
+const EARLY = "Still loading: press Enter again in a moment.";
 let shown; // the task that was shown last
 
 function show() {
@@ -65,6 +66,7 @@ function show() {
   $("task-delete").disabled = !(task && loaded);
   $("download").disabled = store.taught < 2;
   for (const id of ["teach-add", "correct-add"]) $(id).disabled = !loaded || $(id).ariaBusy === "true";
+  for (const id of ["teach-error", "correct-error"]) if (loaded && $(id).textContent === EARLY) $(id).textContent = "";
   nameButton();
   showAddress();
 }
@@ -109,6 +111,9 @@ function form(id, pad, stored) {
   const [field, button, error] = ["name", "add", "error"].map((part) => $(`${id}-${part}`));
   const clear = () => (error.textContent = "");
   field.addEventListener("input", clear);
+  field.addEventListener("keydown", ({ key, isComposing }) => {
+    if (key === "Enter" && !isComposing && !store.loaded) error.textContent = EARLY; // a disabled button hears nothing
+  });
   pad.addEventListener("change", clear);
   $(`${id}-form`).addEventListener("submit", async (event) => {
     event.preventDefault();
