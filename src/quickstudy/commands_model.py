@@ -154,9 +154,9 @@ def _refuse_known(model: "FewShotClassifier", given: Given) -> None:
         if same:
             which = f"row {place['row']} of {place['file']}" if "row" in place else place["file"]
             other = "take such rows once more with --repeats" if "row" in place else "forget that class first"
+            label = model._learnt.labels[same[0]]
             raise ValueError(
-                f"{which} is in the model already, as {model._labels()[same[0]]!r}; required are further examples: "
-                f"leave it out, or {other}"
+                f"{which} is in the model already, as {label!r}; required are further examples: leave it out, or {other}"
             )
 
 

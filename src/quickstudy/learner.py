@@ -23,6 +23,12 @@ class Learner(nn.Module, ABC, Generic[Adapted]):
     transductive: ClassVar[bool] = False
     """Whether ``adapt`` looks at ``query_x``."""
 
+    embeds_by: ClassVar[tuple[str, ...]] = ("embed", "backbone", "network")
+    """Attributes of which the first that is there takes examples (n, *input), and nothing else, to an embedding.
+
+    It is for maps and distances; where there is none, the examples themselves are theirs.
+    """
+
     regression: bool = False
     """Whether targets are numbers even when they have several columns (a single column always is)."""
 

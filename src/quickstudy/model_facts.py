@@ -74,8 +74,8 @@ def _trust(model: "FewShotClassifier") -> dict[str, Any] | None:
 
     if model.trust_ is None:
         return None
-    trust, found = model._calibrated("describe")
-    own = model._packed.trust is None
+    trust, found = model._trusted.calibrated("describe")
+    own = not model._trusted.came_with_learner
     return {
         "source": trust.source,
         "measured_on": "own examples" if own else "other tasks",
@@ -84,7 +84,7 @@ def _trust(model: "FewShotClassifier") -> dict[str, Any] | None:
         "ece_before": found.ece_before,
         "ece_after": found.ece_after,
         "unknown_score": trust.score,
-        "unknown_auroc": None if own and found.way == 2 else found.auroc[trust.score],
+        "unknown_auroc": found.auroc[trust.score] if model._trusted.knows_unknown(found) else None,
         "false_alarms": float(model.false_alarms),
         "least_false_alarms": least_false_alarms(found),
     }

@@ -162,7 +162,7 @@ def test_the_file_says_what_it_is(vectors, tmp_path):
     assert json.loads(facts["classes"]) == ["a", "b", "c"]
     assert json.loads(facts["input"]) == {"name": "x", "shape": ["n", 6], "type": "float64"}
     assert facts["quickstudy"] == q.__version__
-    assert json.loads(facts["temperature"]) == pytest.approx(model._calibrated("test")[1].temperature)
+    assert json.loads(facts["temperature"]) == pytest.approx(model._trusted.calibrated("test")[1].temperature)
     unknown = json.loads(facts["unknown"])
     assert unknown["score"] == model.trust_.score
     far = np.concatenate([x, 50 * x])

@@ -69,10 +69,10 @@ def test_it_answers_as_the_classifier_does(name, tmp_path):
     answers = found.answer(queries, **KNOWN)
     expected = plain.predict_proba(queries).tolist()
     for answer, row, inside in zip(answers, expected, plain.predict_set(queries, 0.8), strict=True):
-        of = {each["label"]: each["probability"] for each in answer["ranking"]}
+        of = dict(answer.ranking)
         assert [of[label] for label in plain.classes_] == pytest.approx(row, abs=1e-4)
-        assert set(answer["set"]) == set(inside)
-    assert [answer["unknown"] for answer in answers] == plain.is_unknown(queries).tolist()
+        assert set(answer.inside) == set(inside)
+    assert [answer.unknown for answer in answers] == plain.is_unknown(queries).tolist()
     found.save(tmp_path / "model")
     assert list(q.load_model(tmp_path / "model").predict(queries)) == list(plain.predict(queries))
 
@@ -91,9 +91,8 @@ def test_only_new_examples_are_embedded_and_the_map_embeds_none(name, passes):
     anew = Adapted(learner, *part(support, x, keep))
     for one, other in zip(after.map(x[:2]), anew.map(x[:2]), strict=True):
         assert torch.allclose(places(one), places(other), atol=1e-4)
-    assert (
-        after.answer(x[:2], **KNOWN)[0]["ranking"][0]["label"] == anew.answer(x[:2], **KNOWN)[0]["ranking"][0]["label"]
-    )
+    one, other = after.answer(x[:2], **KNOWN)[0], anew.answer(x[:2], **KNOWN)[0]
+    assert one.ranking[0][0] == other.ranking[0][0]
 
 
 def places(found) -> torch.Tensor:
@@ -126,15 +125,15 @@ def test_of_many_examples_nothing_is_measured_that_takes_passes(monkeypatch, pas
     support, x = examples(24)
     many = Adapted(packed("MatchingNet"), support, x)
     few = Adapted(packed("MatchingNet"), *part(support, x, list(range(20))))
-    assert few.answer(x[:1], **KNOWN)[0]["unknown_score"] is not None
+    assert few.answer(x[:1], **KNOWN)[0].unknown_score is not None
     del passes[:]
     (answer,) = many.answer(x[:1], **KNOWN)
     assert sum(passes) <= 1 + 24
-    assert (answer["unknown"], answer["unknown_score"]) == (False, None)
-    assert len(answer["set"]) == 3
+    assert (answer.unknown, answer.unknown_score) == (False, None)
+    assert len(answer.inside) == 3
     means = Adapted(packed("ProtoNet"), support, x)
     del passes[:]
-    assert means.answer(x[:1], **KNOWN)[0]["unknown_score"] is not None  # from embeddings that are there
+    assert means.answer(x[:1], **KNOWN)[0].unknown_score is not None  # from embeddings that are there
     assert sum(passes) == 1
 
 

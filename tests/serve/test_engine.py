@@ -52,7 +52,7 @@ def test_all_that_wait_wait_for_one_adaptation(engine, made):
         for label in ("circle", "cross"):
             await teach(engine, task, label)
         answers = await asyncio.gather(*(engine.classify(task, [drawing("cross", i)], **KNOWN) for i in range(9)))
-        assert {answer[0]["ranking"][0]["label"] for answer in answers} == {"cross"}
+        assert {answer[0].ranking[0][0] for answer in answers} == {"cross"}
         assert made == [2]
         await engine.map(task)
         assert made == [2]
@@ -69,8 +69,8 @@ def test_an_answer_knows_all_that_was_stored_before_the_question(engine, made):
         await asyncio.sleep(0.01)  # the older classifier is being made
         await teach(engine, task, "bar")
         (new,) = await engine.classify(task, [drawing("bar", 1)], **KNOWN)
-        assert new["ranking"][0]["label"] == "bar"
-        assert len((await old)[0]["ranking"]) >= 2
+        assert new.ranking[0][0] == "bar"
+        assert len((await old)[0].ranking) >= 2
 
     asyncio.run(run())
     assert sorted(made) == made
@@ -121,7 +121,7 @@ def test_many_that_ask_while_others_add_are_all_answered(engine):
             await teach(engine, task, "bar", i)
             asked.append(asyncio.create_task(engine.classify(task, [drawing("bar")], **KNOWN)))
         answers = await asyncio.wait_for(asyncio.gather(*asked), 20)
-        assert answers[-1][0]["ranking"][0]["label"] == "bar"
+        assert answers[-1][0].ranking[0][0] == "bar"
 
     asyncio.run(run())
 

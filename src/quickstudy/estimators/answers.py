@@ -1,9 +1,11 @@
 """Everything a fitted classifier says of some examples, read once: ranking, unknown or not, and prediction set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from quickstudy.estimators.classifier import FewShotClassifier
 
@@ -60,26 +62,44 @@ def answers(
     Raises:
         ValueError: examples that cannot be read, or a model without the calibration that was asked for.
     """
-    logits = model._logits(X)
-    probability = model._probabilities(logits)
-    order = torch.argsort(probability, dim=1, descending=True, stable=True)  # (n, way)
-    names = model.classes_.tolist()
-    score = rejected = sets = None
+    logits, trusted = model._asked(X)
+    scores = rejected = sets = None
     if unknown:
-        rate = model.false_alarms if false_alarms is None else false_alarms
-        score, rejected = (part.tolist() for part in model._unknown(logits, rate))
+        scores, rejected = trusted.unknown(logits, model.false_alarms if false_alarms is None else false_alarms)
     if coverage is not None:
-        sets = model._sets(logits, coverage).tolist()
+        sets = trusted.sets(logits, coverage)
+    names, probability = model.classes_.tolist(), trusted.probabilities(logits)
+    return put_together(names, probability, scores=scores, rejected=rejected, sets=sets, top=top)
+
+
+def put_together(
+    names: Sequence[Any],
+    probability: Tensor,
+    *,
+    scores: Tensor | None,
+    rejected: Tensor | None,
+    sets: Tensor | None,
+    top: int | None = None,
+) -> list[Answer]:
+    """One answer for each row of what was found; None is what was not asked.
+
+    Args:
+        names: of the classes, in the order of the columns.
+        probability: (n, way).
+        scores: (n,), higher is less like any class.
+        rejected: (n,) whether each example is of no known class.
+        sets: (n, way) whether each class is in the prediction set.
+        top: how many classes a ranking names; None for all.
+    """
+    order = torch.argsort(probability, dim=1, descending=True, stable=True)  # (n, way)
+    p, nothing = probability.tolist(), [None] * len(order)
+    score = nothing if scores is None else scores.tolist()
+    unknown = nothing if rejected is None else rejected.tolist()
+    held = nothing if sets is None else sets.tolist()
     found = []
     for i, columns in enumerate(order.tolist()):
-        ranking = tuple((names[k], float(probability[i, k])) for k in columns[:top])
-        found.append(
-            Answer(
-                label=None if rejected is not None and rejected[i] else ranking[0][0],
-                ranking=ranking,
-                unknown=None if rejected is None else rejected[i],
-                unknown_score=None if score is None else score[i],
-                inside=None if sets is None else tuple(names[k] for k in columns if sets[i][k]),
-            )
-        )
+        ranking = tuple((names[k], p[i][k]) for k in columns[:top])
+        row = held[i]
+        inside = None if row is None else tuple(names[k] for k in columns if row[k])
+        found.append(Answer(None if unknown[i] else ranking[0][0], ranking, unknown[i], score[i], inside))
     return found

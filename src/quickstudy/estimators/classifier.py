@@ -1,22 +1,18 @@
 """FewShotClassifier: any learner behind ``fit`` and ``predict``; it says "I don't know" and takes a new class later."""
 
-from numbers import Real
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import Tensor
 
-from quickstudy.episode import Labelled, one_hot
 from quickstudy.estimators.examples import (
-    CHUNK,
+    Columns,
     as_array,
     as_learner_reads,
     encode_labels,
-    in_order,
-    precision_of,
     read_examples,
     remember_columns,
     require_fitted,
@@ -24,23 +20,11 @@ from quickstudy.estimators.examples import (
     require_settings,
     require_shape,
 )
-from quickstudy.evaluation import evaluating
+from quickstudy.estimators.learnt import Learnt, Trusted, embedding
 from quickstudy.learner import Learner
 from quickstudy.packing import Packed, open_packed
 from quickstudy.readers import Reader
-from quickstudy.trust import (
-    Calibration,
-    Trust,
-    calibrate_on_support,
-    examples_needed,
-    is_unknown,
-    left_out,
-    prediction_sets,
-    probabilities,
-    unknown_scores,
-)
-
-_FOLDS = 5
+from quickstudy.trust import Trust
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -77,7 +61,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         None where neither is possible: that takes two classes with two examples each, and nine examples in all.
         """
         require_fitted(self)
-        return self._trust.get()
+        return self._trusted.get()
 
     def fit(self, X: Any, y: Any) -> "FewShotClassifier":
         """Learn from examples ``X`` with the labels ``y``, and forget whatever was learnt before.
@@ -93,11 +77,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         packed = open_packed(self.learner)
         reader, x, columns = read_examples(self, self.reader or packed.reader, X, reset=True)
         x = as_learner_reads(packed.learner, x)
-        learnt = Learnt.of(packed, x, encode_labels(y))
-        self._packed, self.learner_, self.reader_, self.card_ = packed, packed.learner, reader, dict(packed.card)
-        remember_columns(self, columns)
-        self._take(learnt)
-        return self
+        return self._adopt(packed, reader, Learnt.of(packed.learner, x, encode_labels(y)), columns)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":
         """Learn from further examples, of known classes or of new ones, and keep those that are there.
@@ -110,8 +90,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             return self.fit(X, y)
         x, labels = self._read(X), encode_labels(y)
         require_one_each(x, labels, "label")
-        self._take(Learnt.of(self._packed, torch.cat([self.support_.x, x]), [*self._labels(), *labels]))
-        return self
+        learnt = Learnt.of(self.learner_, torch.cat([self.support_.x, x]), [*self._learnt.labels, *labels])
+        return self._take(learnt)
 
     def forget(self, label: Any) -> "FewShotClassifier":
         """Take a class and its examples away.
@@ -129,10 +109,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"without {label!r} only {other!r} would be left; required are two classes to tell apart: add another "
                 "class first, or fit anew"
             )
-        labels = self._labels()
+        labels = self._learnt.labels
         keep = [i for i, other in enumerate(labels) if other != label]
-        self._take(Learnt.of(self._packed, self.support_.x[keep], [labels[i] for i in keep]))
-        return self
+        return self._take(Learnt.of(self.learner_, self.support_.x[keep], [labels[i] for i in keep]))
 
     def predict(self, X: Any, *, unknown: Any = None) -> np.ndarray:
         """The most probable label of each example, (n,).
@@ -144,16 +123,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: not fitted; columns that changed; no calibration to say what is unknown.
         """
-        logits = self._logits(X)
+        logits, trusted = self._asked(X)
         winners = self.classes_[logits.argmax(1).numpy()]
         if unknown is None:
             return winners
-        rejected = self._unknown(logits, self.false_alarms)[1].tolist()
+        rejected = trusted.unknown(logits, self.false_alarms)[1].tolist()
         return as_array([unknown if no else label for label, no in zip(winners.tolist(), rejected, strict=True)])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities (n, classes) in the order of ``classes_``, at the temperature that was measured if one was."""
-        return self._probabilities(self._logits(X)).numpy()
+        logits, trusted = self._asked(X)
+        return trusted.probabilities(logits).numpy()
 
     def predict_set(self, X: Any, coverage: float = 0.9) -> list[list[Any]]:
         """For each example the labels that cannot be ruled out: the true one is among them ``coverage`` of the time.
@@ -163,16 +143,19 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: nothing to calibrate on, or too little for this coverage.
         """
-        inside, known = self._sets(self._logits(X), coverage), self.classes_.tolist()
+        logits, trusted = self._asked(X)
+        inside, known = trusted.sets(logits, coverage), self.classes_.tolist()
         return [[label for label, there in zip(known, row, strict=True) if there] for row in inside.tolist()]
 
     def unknown_score(self, X: Any) -> np.ndarray:
         """How little each example is like any class, (n,); only the order of scores has a meaning."""
-        return self._unknown(self._logits(X), None)[0].numpy()
+        logits, trusted = self._asked(X)
+        return trusted.unknown(logits, None)[0].numpy()
 
     def is_unknown(self, X: Any) -> np.ndarray:
         """Whether each example, (n,) bool, is of no known class, at ``false_alarms`` wrong alarms among known ones."""
-        return self._unknown(self._logits(X), self.false_alarms)[1].numpy()
+        logits, trusted = self._asked(X)
+        return trusted.unknown(logits, self.false_alarms)[1].numpy()
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The fraction of examples, in [0, 1], whose predicted label is ``y``."""
@@ -184,12 +167,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def embed(self, X: Any) -> np.ndarray:
         """Where the learner's network puts each example, (n, d): for maps and distances."""
-        return self._embedding(self._read(X))
+        x = self._read(X)
+        return embedding(self.learner_, x).cpu().double().numpy()
 
     def support_embedding(self) -> np.ndarray:
         """The same of what was learnt from, (n, d), in the order in which it was given."""
         require_fitted(self)
-        return self._embedding(self.support_.x)
+        return embedding(self.learner_, self.support_.x).cpu().double().numpy()
 
     def save(self, path: str | Path) -> None:
         """Write the fitted classifier to one file: learner, reader, examples, labels and trust. Never pickle."""
@@ -200,18 +184,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     @classmethod
     def load(cls, path: str | Path, **modules: Any) -> "FewShotClassifier":
         """The classifier of a file that ``save`` wrote; ``modules`` are the user's own networks, as for ``load``."""
-        from quickstudy.estimators.model_file import load_model
+        from quickstudy.estimators.model_file import load_as
 
-        model = load_model(path, **modules)
-        if not isinstance(model, cls):
-            raise ValueError(
-                f"{path} holds a {type(model).__name__}; required is a {cls.__name__}: use quickstudy.load_model"
-            )
-        return model
+        return load_as(cls, path, modules)
 
-    def _take(self, learnt: "Learnt") -> None:
-        self.classes_, self.support_, self._adapted = as_array(learnt.classes), learnt.support, learnt.adapted
-        self._trust = _Trusted(self._packed, learnt.support)
+    def _adopt(
+        self, packed: Packed, reader: Reader, learnt: Learnt, columns: Columns, trusted: Trusted | None = None
+    ) -> "FewShotClassifier":
+        """Become fitted; the one place that writes what ``fit`` finds."""
+        self._packed, self.learner_, self.reader_, self.card_ = packed, packed.learner, reader, dict(packed.card)
+        remember_columns(self, columns)
+        return self._take(learnt, trusted)
+
+    def _take(self, learnt: Learnt, trusted: Trusted | None = None) -> "FewShotClassifier":
+        self.classes_, self.support_, self._learnt = as_array(learnt.classes), learnt.support, learnt
+        self._trusted = trusted or Trusted(self._packed, learnt.support)
+        return self
 
     def _read(self, X: Any) -> Tensor:
         require_fitted(self)
@@ -219,129 +207,35 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         require_shape(x, self.support_.x)
         return x
 
-    def _logits(self, X: Any) -> Tensor:
-        """(n, classes), on the CPU."""
+    def _asked(self, X: Any) -> tuple[Tensor, Trusted]:
+        """Logits (n, classes), on the CPU, and what they mean."""
         x = self._read(X)
-        with evaluating(self.learner_):
-            if self.learner_.transductive:
-                return self.learner_.answer(self.support_, x).cpu()
-            return torch.cat([self.learner_.predict(self._adapted, part).cpu() for part in x.split(CHUNK)])
-
-    def _probabilities(self, logits: Tensor) -> Tensor:
-        """(n, classes) in double precision."""
-        trust = self.trust_
-        return probabilities(logits, None if trust is None else trust.at(*self._shape()))
-
-    def _unknown(self, logits: Tensor, false_alarms: float | None) -> tuple[Tensor, Tensor]:
-        """Scores (n,) for unknown classes, and whether each example is of one; of none if no rate is given."""
-        trust, calibration = self._calibrated("tell unknown classes")
-        if self._packed.trust is None and calibration.way == 2:
-            raise ValueError(
-                "how an unknown class looks is learnt from leaving classes out, and there are two; required is a third "
-                "class with two examples, or a learner that was packed with a calibration: add one"
-            )
-        scores = unknown_scores(logits, calibration)[trust.score].double()
-        if false_alarms is None:
-            return scores, torch.zeros(len(scores), dtype=torch.bool)
-        return scores, is_unknown(logits, calibration, trust.score, false_alarms)
-
-    def _sets(self, logits: Tensor, coverage: float) -> Tensor:
-        """Which classes are in each set, (n, classes) bool."""
-        if not isinstance(coverage, Real):
-            raise ValueError(f"coverage={coverage!r}; required is a number between 0 and 1, such as 0.9")
-        trust, calibration = self._calibrated("form sets")
-        return prediction_sets(logits, calibration, trust.conformity, float(coverage))
-
-    def _embedding(self, x: Tensor) -> np.ndarray:
-        with evaluating(self.learner_):
-            return torch.cat([_features(self.learner_, part).cpu() for part in x.split(CHUNK)]).double().numpy()
-
-    def _labels(self) -> list[Any]:
-        known = self.classes_.tolist()
-        return [known[i] for i in self.support_.y.argmax(1).tolist()]
-
-    def _shape(self) -> tuple[int, float]:
-        """Way, and the mean number of examples per class."""
-        return len(self.classes_), len(self.support_.y) / len(self.classes_)
-
-    def _calibrated(self, purpose: str) -> tuple[Trust, Calibration]:
-        trust = self.trust_
-        if trust is None:
-            raise ValueError(
-                f"there is nothing to calibrate on to {purpose}: required is a learner that was packed with a "
-                f"calibration, or {examples_needed(0.9)} examples with two of each of two classes: add examples"
-            )
-        return trust, trust.at(*self._shape())
+        return self._learnt.logits(self.learner_, x), self._trusted
 
     def __sklearn_is_fitted__(self) -> bool:
         return "support_" in vars(self)
 
 
-class Learnt(NamedTuple):
-    """Attributes: classes in order, the support set, and what the learner adapted to it (None if transductive)."""
+def fitted(
+    packed: Packed,
+    learnt: Learnt,
+    *,
+    columns: Columns | None = None,
+    trusted: Trusted | None = None,
+    false_alarms: float = 0.05,
+) -> FewShotClassifier:
+    """A classifier of what was learnt already, as ``fit`` leaves it.
 
-    classes: list[Any]
-    support: Labelled
-    adapted: Any
-
-    @staticmethod
-    def of(packed: Packed, x: Tensor, labels: list[Any]) -> "Learnt":
-        """Adapt to examples (n, *input) as the learner reads them.
-
-        Raises:
-            ValueError: other numbers of labels, or a single class.
-        """
-        require_one_each(x, labels, "label")
-        classes = in_order(labels)
-        if len(classes) < 2:
-            raise ValueError(
-                f"the examples are all of one class, {classes[0]!r}; required are at least two classes to tell apart: "
-                "add examples of another class"
-            )
-        index = {label: i for i, label in enumerate(classes)}
-        y = one_hot(torch.tensor([index[label] for label in labels], device=x.device), len(classes))
-        support = Labelled(x, y.to(precision_of(packed.learner, x)))
-        with evaluating(packed.learner):
-            return Learnt(classes, support, None if packed.learner.transductive else packed.learner.adapt(support))
-
-
-class _Trusted:
-    """The trust of a packed learner; otherwise measured on a support set when it is first asked for."""
-
-    def __init__(self, packed: Packed, support: Labelled):
-        self._learner, self._support = packed.learner, support
-        self._known, self._trust = packed.trust is not None, packed.trust
-
-    def get(self) -> Trust | None:
-        if not self._known:
-            self._trust, self._known = _measured(self._learner, self._support), True
-        return self._trust
-
-
-def _measured(learner: Learner, support: Labelled) -> Trust | None:
-    """Trust from examples, and from classes, that are left out in turn; None where there are too few.
-
-    A class with a single example cannot be left out and takes no part.
+    Args:
+        packed: the learner that learnt it, and how examples are read.
+        learnt: from examples as the learner reads them.
+        columns: what scikit-learn remembers of a table.
+        trusted: how far answers can be trusted, if that is not to be found out from ``packed`` and ``learnt``.
+        false_alarms: as of the classifier.
     """
-    there = support.y.sum(0) > 1  # (way,)
-    shown = support.y[:, there].sum(1) > 0  # (n,)
-    if int(there.sum()) < 2 or int(shown.sum()) < examples_needed(0.9):
-        return None
-    part = Labelled(support.x[shown], support.y[shown][:, there])
-    way, shot = part.y.shape[1], max(1, round(len(part.y) / part.y.shape[1]))
-    return calibrate_on_support(*left_out(learner, part, folds=_FOLDS), way=way, shot=shot)
-
-
-def _features(learner: Learner, x: Tensor) -> Tensor:
-    """The learner's embedding (n, d): its own, its network's, or the examples themselves."""
-    for name in ("embed", "backbone", "network"):
-        part = getattr(learner, name, None)
-        if callable(part):
-            try:
-                return cast(Tensor, part(x)).flatten(1)
-            except (RuntimeError, TypeError, ValueError):
-                continue  # a network that reads more than examples, as CAVIA's
-    return x.flatten(1)
+    return FewShotClassifier(packed, false_alarms=false_alarms)._adopt(
+        packed, packed.reader, learnt, columns or {}, trusted
+    )
 
 
 def _some(labels: list[Any], most: int = 8) -> str:

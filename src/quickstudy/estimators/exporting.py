@@ -70,8 +70,8 @@ def export_onnx(model: FewShotClassifier | FewShotRegressor, path: str | Path, *
         )
     calibration = score = None
     if isinstance(model, FewShotClassifier) and model.trust_ is not None:
-        trust, calibration = model._calibrated("export")
-        score = trust.score if model._packed.trust is not None or calibration.way > 2 else None
+        trust, calibration = model._trusted.calibrated("export")
+        score = trust.score if model._trusted.knows_unknown(calibration) else None
     with evaluating(learner):
         module = Adapted(
             learner,

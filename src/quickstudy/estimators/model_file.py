@@ -5,16 +5,17 @@ The examples are kept instead of what was adapted to them, so that classes can b
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from quickstudy.episode import Labelled
-from quickstudy.estimators.classifier import FewShotClassifier, Learnt
-from quickstudy.estimators.examples import in_order, remember_columns, require_fitted
-from quickstudy.estimators.regressor import FewShotRegressor, learnt_numbers
+from quickstudy.estimators.classifier import FewShotClassifier, fitted
+from quickstudy.estimators.examples import in_order, require_fitted
+from quickstudy.estimators.learnt import Learnt
+from quickstudy.estimators.regressor import FewShotRegressor, fitted_numbers
 from quickstudy.packing import Packed
 from quickstudy.readers import reader_from_dict
 from quickstudy.saving import SavedFileError, describe, read_tensors, rebuild, require_format, write_tensors
@@ -22,6 +23,7 @@ from quickstudy.trust import Trust
 
 FORMAT = 1
 KEY = "quickstudy_model"
+Model = TypeVar("Model", FewShotClassifier, FewShotRegressor)
 _SCALARS = {"bool": bool, "int": int, "float": float, "str": str}
 
 
@@ -72,6 +74,20 @@ def load_model(path: str | Path, **modules: nn.Module) -> FewShotClassifier | Fe
         raise SavedFileError(f"{path} does not describe a model ({error!r}): use a copy that was not edited") from error
 
 
+def load_as(kind: type[Model], path: str | Path, modules: dict[str, nn.Module]) -> Model:
+    """The same, of one kind.
+
+    Raises:
+        ValueError: as ``load_model``; a model of another kind.
+    """
+    model = load_model(path, **modules)
+    if not isinstance(model, kind):
+        raise ValueError(
+            f"{path} holds a {type(model).__name__}; required is a {kind.__name__}: use quickstudy.load_model"
+        )
+    return model
+
+
 def _model(
     header: dict[str, Any], tensors: dict[str, Tensor], path: Path, modules: dict[str, nn.Module]
 ) -> FewShotClassifier | FewShotRegressor:
@@ -79,27 +95,19 @@ def _model(
     weights = {name.removeprefix("learner."): _widened(value, support) for name, value in tensors.items()}
     learner = rebuild(header["learner"], weights, path, modules)
     reader = reader_from_dict(header["reader"])
+    columns = _columns_of(header)
     if header["model"] == "FewShotRegressor":
         packed = Packed(learner, reader, None, header["card"])
-        regressor = FewShotRegressor(packed)
-        regressor._packed, regressor.learner_, regressor.reader_ = packed, learner, reader
-        regressor.card_, regressor._flat = dict(packed.card), bool(header["flat"])
-        regressor.support_, regressor._adapted = learnt_numbers(learner, support.x, support.y)
-        remember_columns(regressor, _columns_of(header))
-        return regressor
+        return fitted_numbers(packed, support, columns=columns, flat=bool(header["flat"]))
     if header["model"] != "FewShotClassifier":
         raise KeyError(header["model"])
     trust = None if header["trust"] is None else Trust.from_dict(header["trust"])
     packed = Packed(learner, reader, trust, header["card"])
-    classifier = FewShotClassifier(packed, false_alarms=header["false_alarms"])
     classes = [_label(part) for part in header["classes"]]
     if len(set(classes)) != support.y.shape[1] or in_order(classes) != classes:
         raise ValueError(f"{len(classes)} classes for {support.y.shape[1]} columns")
-    classifier._packed, classifier.learner_, classifier.reader_ = packed, learner, reader
-    classifier.card_ = dict(packed.card)
-    classifier._take(Learnt.of(packed, support.x, [classes[i] for i in support.y.argmax(1).tolist()]))
-    remember_columns(classifier, _columns_of(header))
-    return classifier
+    learnt = Learnt.of(learner, support.x, [classes[i] for i in support.y.argmax(1).tolist()])
+    return fitted(packed, learnt, columns=columns, false_alarms=header["false_alarms"])
 
 
 def _columns_of(header: dict[str, Any]) -> dict[str, Any]:

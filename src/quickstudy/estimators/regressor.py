@@ -12,6 +12,7 @@ from torch import Tensor
 from quickstudy.episode import Labelled
 from quickstudy.estimators.examples import (
     CHUNK,
+    Columns,
     as_learner_reads,
     precision_of,
     read_examples,
@@ -56,10 +57,7 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):
         reader, x, columns = read_examples(self, self.reader or packed.reader, X, reset=True)
         targets, flat = _targets(y)
         learnt = learnt_numbers(packed.learner, as_learner_reads(packed.learner, x), targets)
-        self._packed, self.learner_, self.reader_, self.card_ = packed, packed.learner, reader, dict(packed.card)
-        remember_columns(self, columns)
-        self._flat, (self.support_, self._adapted) = flat, learnt
-        return self
+        return self._adopt(packed, reader, learnt, columns, flat)
 
     def partial_fit(self, X: Any, y: Any) -> "FewShotRegressor":
         """Learn from further examples and keep those that are there; the first call is ``fit``."""
@@ -99,14 +97,18 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):
     @classmethod
     def load(cls, path: str | Path, **modules: Any) -> "FewShotRegressor":
         """The regressor of a file that ``save`` wrote; ``modules`` are the user's own networks, as for ``load``."""
-        from quickstudy.estimators.model_file import load_model
+        from quickstudy.estimators.model_file import load_as
 
-        model = load_model(path, **modules)
-        if not isinstance(model, cls):
-            raise ValueError(
-                f"{path} holds a {type(model).__name__}; required is a {cls.__name__}: use quickstudy.load_model"
-            )
-        return model
+        return load_as(cls, path, modules)
+
+    def _adopt(
+        self, packed: Packed, reader: Reader, learnt: tuple[Labelled, Any], columns: Columns, flat: bool
+    ) -> "FewShotRegressor":
+        """Become fitted; the one place that writes what ``fit`` finds."""
+        self.learner_, self.reader_, self.card_ = packed.learner, reader, dict(packed.card)
+        remember_columns(self, columns)
+        self._flat, (self.support_, self._adapted) = flat, learnt
+        return self
 
     def _read(self, X: Any) -> Tensor:
         require_fitted(self)
@@ -121,6 +123,12 @@ class FewShotRegressor(RegressorMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return "support_" in vars(self)
+
+
+def fitted_numbers(packed: Packed, support: Labelled, *, columns: Columns, flat: bool) -> FewShotRegressor:
+    """A regressor of examples as the learner reads them, as ``fit`` leaves it; ``flat``: targets were (n,)."""
+    learnt = learnt_numbers(packed.learner, support.x, support.y)
+    return FewShotRegressor(packed)._adopt(packed, packed.reader, learnt, columns, flat)
 
 
 def learnt_numbers(learner: Learner, x: Tensor, targets: Tensor) -> tuple[Labelled, Any]:

@@ -11,6 +11,7 @@ the network θ is shared between tasks and stays as it is.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,8 @@ class CAVIA(GradientBased):
     Differs from the paper: images are told the context as constant channels; the paper's convolutional network scales
     and shifts feature maps by it (FiLM).
     """
+
+    embeds_by: ClassVar[tuple[str, ...]] = ()  # the network reads a context beside the examples
 
     def __init__(
         self,

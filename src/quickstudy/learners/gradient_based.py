@@ -13,7 +13,7 @@ Heads:
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,8 @@ class GradientBased(Learner[Params], ABC):
         accumulate: every step takes the gradient over all parts, one after the other.
         regression: targets of several columns are numbers (a single column always is).
     """
+
+    embeds_by: ClassVar[tuple[str, ...]] = ("network",)  # ``embed`` wants the adapted parameters too
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ no numbers in the paper; h1 and h2 are the embeddings of the two examples, each 
     C* = argmax_c p(x̂, x_c)                                                  (section 4.3)
 """
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,8 @@ class Siamese(Learner[Examples]):
     only. α starts below zero, so that distance speaks against one class from the start. 256 units by default in place
     of 4,096, pairs from episodes in place of a fixed set of pairs, and no L2 penalty (take it from the optimizer).
     """
+
+    embeds_by: ClassVar[tuple[str, ...]] = ("backbone",)  # ``embed`` is the layer behind it
 
     def __init__(
         self,

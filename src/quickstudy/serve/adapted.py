@@ -1,6 +1,5 @@
 """One version of a task, learnt: what it answers, where its examples lie, and its file."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -11,34 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quickstudy.estimators import FewShotClassifier
-from quickstudy.estimators.classifier import Learnt, _Trusted
+from quickstudy.estimators.answers import Answer, put_together
+from quickstudy.estimators.classifier import fitted
 from quickstudy.estimators.examples import as_learner_reads
-from quickstudy.evaluation import evaluating
-from quickstudy.learner import Learner
+from quickstudy.estimators.learnt import Learnt, Trusted
 from quickstudy.packing import Packed
 from quickstudy.serve.embedded import Embedded, embed, embed_new, head_of, tensor_bytes
 from quickstudy.serve.rows import Support
 
 MEASURED = 200
 """Examples of a task; of more nothing is measured for a learner without trust, which would take long."""
-
-
-class Ranked(TypedDict):
-    """A class and its probability."""
-
-    label: str
-    probability: float
-
-
-class Answer(TypedDict):
-    """What is said of one image; see the schema ``Prediction``."""
-
-    label: str | None
-    unknown: bool
-    unknown_score: float | None
-    ranking: list[Ranked]
-    set: list[str]
 
 
 class Place(TypedDict):
@@ -67,17 +48,14 @@ class Adapted:
         self.version, self.classes, self.support = support.version, len(set(support.labels)), replace(support, x=())
         self._packed = packed
         self._embedded: Embedded | None = None if before is None else before._embedded
-        self._classifier: FewShotClassifier | None = None
+        self._learnt: Learnt | None = None
         if len(x) > 1:  # where all are of one class, a class of its own for each is enough for a map
-            labels = support.labels if self.classes > 1 else support.ids
-            head = head_of(packed.learner)
-            self._classifier = _fitted(packed, x, labels, head, None if head is None else self._embed(x))
+            self._learnt, self._trusted = self._learn(as_learner_reads(packed.learner, x))
 
     @property
     def nbytes(self) -> int:
         """The memory that examples, embeddings and what was adapted take."""
-        classifier = self._classifier
-        return 0 if classifier is None else tensor_bytes([classifier.support_, classifier._adapted, self._embedded])
+        return 0 if self._learnt is None else tensor_bytes([self._learnt, self._embedded])
 
     def answer(self, x: Tensor, *, coverage: float, false_alarms: float) -> list[Answer]:
         """What there is to say of each image, from one pass through the network.
@@ -90,21 +68,17 @@ class Adapted:
             coverage: how often a set is to hold the true class, in (0, 1).
             false_alarms: the fraction of images of known classes that may be called unknown, in (0, 1).
         """
-        classifier = self._classifier
-        assert classifier is not None
+        assert self._learnt is not None
         assert self.classes > 1
-        logits = self._logits(x)
-        labels = [str(label) for label in classifier.classes_.tolist()]
-        p = classifier._probabilities(logits)  # (m, way)
-        sets, unknown = torch.ones_like(p, dtype=torch.bool), torch.zeros(len(x), dtype=torch.bool)
-        scores: list[float | None] = [None] * len(x)
+        logits = self._learnt.logits(self._packed.learner, as_learner_reads(self._packed.learner, x))
+        p = self._trusted.probabilities(logits)  # (m, way)
+        sets, unknown, scores = torch.ones_like(p, dtype=torch.bool), torch.zeros(len(x), dtype=torch.bool), None
         with suppress(ValueError):  # too little to calibrate on
-            sets = classifier._sets(logits, coverage)
+            sets = self._trusted.sets(logits, coverage)
         with suppress(ValueError):
-            scores = torch.nan_to_num(classifier._unknown(logits, None)[0]).tolist()
-            unknown = classifier._unknown(logits, false_alarms)[1]
-        rows = zip(p.tolist(), unknown.tolist(), scores, sets.tolist(), strict=True)
-        return [_answer(labels, *row) for row in rows]
+            scores = torch.nan_to_num(self._trusted.unknown(logits, None)[0])
+            unknown = self._trusted.unknown(logits, false_alarms)[1]
+        return put_together(self._learnt.classes, p, scores=scores, rejected=unknown, sets=sets)
 
     def map(self, x: Tensor | None) -> tuple[list[Place], list[Place]]:
         """The plane of the support embedding's two principal directions, scaled so that the support set fills [-1, 1].
@@ -115,7 +89,7 @@ class Adapted:
         Returns:
             the places of the support set in its order, and those of ``x``.
         """
-        if self._classifier is None:
+        if self._learnt is None:
             middle = Place(x=0.0, y=0.0)  # of one example or none there is no plane
             return [middle] * len(self.support.ids), [middle] * (0 if x is None else len(x))
         centre, axes, scale, support = self._plane
@@ -124,18 +98,22 @@ class Adapted:
 
     def save(self, path: Path) -> None:
         """Write the classifier to a file that ``quickstudy.load_model`` takes."""
-        assert self._classifier is not None
-        self._classifier.save(path)
+        assert self._learnt is not None
+        fitted(self._packed, self._learnt, trusted=self._trusted).save(path)
 
-    def _logits(self, x: Tensor) -> Tensor:
-        """(m, classes) of examples that were read, which the classifier itself would read once more."""
-        classifier, learner = self._classifier, self._packed.learner
-        assert classifier is not None
-        with evaluating(learner):
-            x = as_learner_reads(learner, x)
-            if learner.transductive:
-                return learner.answer(classifier.support_, x).cpu()
-            return learner.predict(classifier._adapted, x).cpu()
+    def _learn(self, x: Tensor) -> tuple[Learnt, Trusted]:
+        """``FewShotClassifier(packed).fit(x, labels)``, without another pass where the embeddings are known.
+
+        Of a learner without trust nothing is measured on many examples, unless it takes no pass.
+        """
+        labels = self.support.labels if self.classes > 1 else self.support.ids
+        head = head_of(self._packed.learner)
+        if head is None:
+            learnt = Learnt.of(self._packed.learner, x, labels)
+            return learnt, Trusted(self._packed, learnt.support, measure=len(x) <= MEASURED)
+        learnt = Learnt.of(head, self._embed(x), labels)
+        trusted = Trusted(replace(self._packed, learner=head), learnt.support)
+        return learnt._replace(support=learnt.support._replace(x=x)), trusted
 
     def _embed(self, x: Tensor) -> Tensor:
         """z (n, d) of the examples."""
@@ -146,8 +124,8 @@ class Adapted:
     @cached_property
     def _plane(self) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
         """Centre (d,), axes (d, 2), scale, and the support set (n, 2) by them."""
-        assert self._classifier is not None
-        z = _numbers(self._embed(self._classifier.support_.x))
+        assert self._learnt is not None
+        z = _numbers(self._embed(self._learnt.support.x))
         centre = z.mean(0)
         axes = np.linalg.svd(z - centre, full_matrices=False)[2][:2].T  # (d, 2)
         axes = axes * np.where(axes[np.abs(axes).argmax(0), [0, 1][: axes.shape[1]]] < 0, -1, 1)  # one of the two signs
@@ -155,37 +133,6 @@ class Adapted:
         places = (z - centre) @ axes  # (n, 2)
         scale = float(np.abs(places).max()) or 1.0
         return centre, axes, scale, places / scale
-
-
-def _fitted(
-    packed: Packed, x: Tensor, labels: Sequence[str], head: Learner | None, z: Tensor | None
-) -> FewShotClassifier:
-    """``FewShotClassifier(packed).fit(x, labels)``, without another pass where the embeddings z (n, d) are known.
-
-    Of a learner without trust nothing is measured on many examples, unless it takes no pass.
-    """
-    x = as_learner_reads(packed.learner, x)
-    measured = packed if head is None else replace(packed, learner=head)
-    learnt = Learnt.of(measured, x if z is None else z, list(labels))
-    classifier = FewShotClassifier(packed)
-    classifier._packed, classifier.learner_, classifier.reader_ = packed, packed.learner, packed.reader
-    classifier.card_ = dict(packed.card)
-    classifier._take(learnt._replace(support=learnt.support._replace(x=x)))
-    classifier._trust = _Trusted(measured, learnt.support)
-    if head is None and len(x) > MEASURED:
-        classifier._trust._known = True
-    return classifier
-
-
-def _answer(labels: list[str], p: list[float], unknown: bool, score: float | None, inside: list[bool]) -> Answer:
-    order = sorted(range(len(labels)), key=lambda k: -p[k])
-    return Answer(
-        label=None if unknown else labels[order[0]],
-        unknown=unknown,
-        unknown_score=score,
-        ranking=[Ranked(label=labels[k], probability=p[k]) for k in order],
-        set=[labels[k] for k in order if inside[k]],
-    )
 
 
 def _places(at: np.ndarray) -> list[Place]:

@@ -4,13 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from quickstudy.backbones.norm import uses_batch_statistics
-from quickstudy.estimators.classifier import _features
-from quickstudy.estimators.examples import CHUNK, as_learner_reads
-from quickstudy.evaluation import evaluating
+from quickstudy.estimators.examples import as_learner_reads
+from quickstudy.estimators.learnt import embedding
 from quickstudy.learner import Learner
 from quickstudy.learners import ProtoNet, SimpleShot
 
@@ -23,9 +21,8 @@ class Embedded(NamedTuple):
 
 
 def embed(learner: Learner, x: Tensor) -> Tensor:
-    """z (n, d) of examples (n, *input) that were read, in parts."""
-    with evaluating(learner):
-        return torch.cat([_features(learner, part) for part in as_learner_reads(learner, x).split(CHUNK)])
+    """z (n, d) of examples (n, *input) that were read."""
+    return embedding(learner, as_learner_reads(learner, x))
 
 
 def embed_new(learner: Learner, ids: Sequence[str], x: Tensor, before: Embedded | None) -> Embedded:

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from quickstudy.estimators.answers import Answer
 from quickstudy.packing import Packed
 from quickstudy.readers import ImageReader
-from quickstudy.serve.adapted import Adapted, Answer, Place
+from quickstudy.serve.adapted import Adapted, Place
 from quickstudy.serve.limits import Limits
 from quickstudy.serve.pictures import decoded, kept_copy
 from quickstudy.serve.refusal import Refusal

@@ -125,7 +125,7 @@ def routes(engine: Engine, learner: str) -> APIRouter:
         """
         images = await _contents(files, limits.files)
         answers = await engine.classify(task, images, coverage=coverage, false_alarms=false_alarms)
-        return schemas.Predictions.model_validate({"predictions": answers})
+        return schemas.Predictions.model_validate({"predictions": [answer.as_dict() for answer in answers]})
 
     @router.get("/tasks/{task}/map", tags=["answers"], responses=refusals(404))
     async def show_map(task: TaskId) -> schemas.Map:
