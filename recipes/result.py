@@ -50,9 +50,17 @@ def record_scores(
     """
     settings = folder.settings()
     shape = {"way": settings.way, "shot": settings.shot, "steps": settings.steps, "seed": settings.seed}
-    facts = {"training": {**shape, **folder.cost()}, "versions": folder.read_config()["versions"]}
-    judged = settings if tasks is None else dataclasses.replace(settings, tasks=tasks, rotations=None)
-    _record(learner or load(folder.learner), called or settings.learner, settings, name, ways, episodes, facts, judged)
+    record_fixed(
+        learner or load(folder.learner),
+        called or settings.learner,
+        settings,
+        name,
+        ways=ways,
+        episodes=episodes,
+        training={**shape, **folder.cost()},
+        facts={"versions": folder.read_config()["versions"]},
+        judged=settings if tasks is None else dataclasses.replace(settings, tasks=tasks, rotations=None),
+    )
 
 
 def record_fixed(
@@ -64,22 +72,14 @@ def record_fixed(
     ways: tuple[int, ...],
     episodes: int,
     training: dict[str, Any] | None = None,
-) -> None:
-    """The same for a learner that is not trained, or not in a run folder, on the tasks of ``settings``."""
-    _record(learner, called, settings, name, ways, episodes, {"training": training})
-
-
-def _record(
-    learner: Learner,
-    called: str,
-    settings: Settings,
-    name: str,
-    ways: tuple[int, ...],
-    episodes: int,
-    facts: dict[str, Any],
+    facts: dict[str, Any] | None = None,
     judged: Settings | None = None,
 ) -> None:
-    """One line for each way, at 1 shot and 15 queries; sinusoids have way 0, and the shot of their training."""
+    """The same for a learner that is not trained, or not in a run folder, on the tasks of ``settings``.
+
+    One line for each way, at 1 shot and 15 queries; sinusoids have way 0, and the shot of their training. The line
+    holds ``training`` and ``facts`` beside the score; ``judged`` are the tasks, if they are others.
+    """
     judged = judged or settings
     for way in ways:
         shape = {"way": way, "shot": 1, "queries": 1 if judged.tasks == "omniglot_trials" else 15} if way else {}
@@ -94,7 +94,8 @@ def _record(
             "split": judged.split,
             **score.as_dict(),
             "parameters": sum(p.numel() for p in learner.parameters()),
-            **facts,
+            "training": training,
+            **(facts or {}),
             "settings": dataclasses.asdict(settings),
             "command": " ".join(["python", f"recipes/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         }

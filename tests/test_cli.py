@@ -34,9 +34,7 @@ SCORE = {"ci95", "episodes", "way", "shot", "queries", "transductive", "seed"}
 SMALL = ["--way", "3", "--queries", "3", "--episodes", "4", "--threads", "1"]
 
 
-@pytest.fixture(autouse=True)
-def _small_glyphs(monkeypatch):
-    monkeypatch.setattr(glyphs, "load", small_glyphs)
+pytestmark = pytest.mark.usefixtures("made_glyphs")
 
 
 def call(*arguments: object):

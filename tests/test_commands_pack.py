@@ -30,9 +30,7 @@ FEW = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _small_glyphs(monkeypatch):
-    monkeypatch.setattr(glyphs, "load", small_glyphs)
+pytestmark = pytest.mark.usefixtures("made_glyphs")
 
 
 def call(*arguments: object):

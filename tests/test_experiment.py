@@ -12,33 +12,13 @@ import torch
 import quickstudy as q
 from quickstudy import building, experiment, report
 from quickstudy.building import build
-from quickstudy.data import ClassData, glyphs, omniglot
+from quickstudy.data import ClassData, omniglot
 from quickstudy.evaluation import Score
 from quickstudy.experiment import train
 from quickstudy.runs import RunFolder, Settings
-from tests.small_glyphs import small_glyphs
+from tests.small_runs import PROTONET, SINUSOID
 
-SINUSOID = Settings(
-    learner="maml",
-    tasks="sinusoid",
-    backbone="mlp",
-    width=8,
-    shot=5,
-    queries=5,
-    inner_lr=0.01,
-    steps=12,
-    meta_batch=2,
-    validate_every=4,
-    validation_episodes=5,
-)
-PROTONET = Settings(
-    learner="protonet", width=4, way=3, queries=3, steps=6, validate_every=3, validation_episodes=4, augment=True
-)
-
-
-@pytest.fixture(autouse=True)
-def _small_glyphs(monkeypatch):
-    monkeypatch.setattr(glyphs, "load", small_glyphs)
+pytestmark = pytest.mark.usefixtures("made_glyphs")
 
 
 def tensors(folder: RunFolder) -> dict[str, torch.Tensor]:

@@ -1,5 +1,7 @@
 """Packed learners: what a name, a path or a Learner is resolved to."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -46,6 +48,18 @@ def test_a_pack_comes_back_and_is_a_learner_file(tmp_path):
     again = open_packed(tmp_path / "mine.safetensors")
     assert (again.reader, again.trust, again.card) == (ArrayReader((4,)), trust, {"name": "mine"})
     assert isinstance(q.load(tmp_path / "mine.safetensors"), q.ProtoNet)
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    path, read = tmp_path / "mine.safetensors", []
+    pack(Packed(q.ProtoNet(q.MLP(4, (8,), 8)), ArrayReader((4,)), card={"name": "first"}), path)
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: (read.append(file), read_bytes(file))[1])
+    assert open_packed(path) is open_packed(path)
+    assert read == [path]
+    pack(Packed(q.ProtoNet(q.MLP(4, (8,), 8)), ArrayReader((4,)), card={"name": "the second"}), path)
+    assert open_packed(path).card == {"name": "the second"}
+    assert read == [path] * 2
 
 
 def test_facts_that_are_none_and_names_that_are_none(tmp_path):

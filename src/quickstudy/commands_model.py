@@ -156,7 +156,8 @@ def _refuse_known(model: "FewShotClassifier", given: Given) -> None:
             other = "take such rows once more with --repeats" if "row" in place else "forget that class first"
             label = model._learnt.labels[same[0]]
             raise ValueError(
-                f"{which} is in the model already, as {label!r}; required are further examples: leave it out, or {other}"
+                f"{which} is in the model already, as {label!r}; required are further examples: leave it out, or "
+                f"{other}"
             )
 
 

@@ -1,11 +1,12 @@
 """A learner by whatever a person calls it: a run folder, a file, or the name of one that ships in the package."""
 
 from pathlib import Path
+from typing import Any
 
 from quickstudy.learner import Learner
 from quickstudy.learners import LEARNERS, NearestNeighbour
 from quickstudy.runs import RunFolder
-from quickstudy.saving import load
+from quickstudy.saving import load_with_facts
 
 _FOLDER = Path(__file__).parent / "shipped"
 
@@ -32,11 +33,16 @@ def open_learner(name: str | Path) -> Learner:
     else:
         path = RunFolder(name).learner if Path(name).is_dir() else Path(name)
     if path.exists():
-        learner = load(path)
-        return learner.float() if path in shipped().values() else learner
+        return open_file(path)[0]
     hint = f"; train one first: quickstudy train --learner {name} --out runs/{name}" if name in LEARNERS else ""
     names = ", ".join([*shipped(), "nearest_neighbour"])
     raise ValueError(
         f"{path} does not exist; required is a run folder with a learner in it, a learner file, or a name among "
         f"{names}{hint}"
     )
+
+
+def open_file(path: Path) -> tuple[Learner, dict[str, Any]]:
+    """The learner of a file as ``open_learner`` gives it, and what the file says of it beside."""
+    learner, facts = load_with_facts(path)
+    return (learner.float() if path in shipped().values() else learner), facts

@@ -13,10 +13,10 @@ from torch import nn
 
 from quickstudy.learner import Learner
 from quickstudy.learners import Ridge, SimpleShot
-from quickstudy.opening import open_learner, shipped
+from quickstudy.opening import open_file, open_learner, shipped
 from quickstudy.readers import ArrayReader, ImageReader, Reader, SoundReader, TableReader, TextReader, reader_from_dict
 from quickstudy.runs import RunFolder, Settings
-from quickstudy.saving import SavedFileError, read_facts, save
+from quickstudy.saving import SavedFileError, save
 from quickstudy.tasks.trials import innermost
 from quickstudy.trust import Trust
 
@@ -99,7 +99,7 @@ def open_packed(learner: Learner | Packed | str | Path, *, regression: bool = Fa
 @lru_cache(maxsize=4)
 def _read(path: Path, _changed: int, _size: int) -> Packed:
     """The packed learner of a file, shared by all who open it until the file changes: nothing writes to a learner."""
-    opened, facts = open_learner(path), read_facts(path)
+    opened, facts = open_file(path)
     try:
         reader = reader_from_dict(facts["reader"]) if "reader" in facts else reader_for(opened)
         trust = Trust.from_dict(facts["trust"]) if facts.get("trust") else None

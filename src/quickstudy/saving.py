@@ -50,15 +50,10 @@ def save(learner: Learner, path: str | Path, *, facts: Mapping[str, Any] | None 
         learner: its class and all networks that quickstudy knows are described in the file; a network of the user's own
             is saved by its weights alone and has to be handed to ``load``.
         path: the file, by custom ``*.safetensors``; an existing one is replaced only when the new one is whole.
-        facts: what else the file shall say of the learner, as JSON holds it; ``read_facts`` returns it.
+        facts: what else the file shall say of the learner, as JSON holds it; ``load_with_facts`` returns it.
     """
     header = {"format": FORMAT, "learner": describe(learner), **({"facts": dict(facts)} if facts else {})}
     write_tensors(Path(path), learner.state_dict(), "quickstudy", header)
-
-
-def read_facts(path: str | Path) -> dict[str, Any]:
-    """What ``save`` was given as ``facts``; empty if there were none."""
-    return read_tensors(Path(path), "quickstudy")[0].get("facts", {})
 
 
 def load(path: str | Path, **modules: nn.Module) -> Learner:
@@ -72,10 +67,15 @@ def load(path: str | Path, **modules: nn.Module) -> Learner:
         ValueError: a file that is missing, cut, edited or made by a newer version; a network of the user's own that was
             not handed over or does not fit.
     """
+    return load_with_facts(path, **modules)[0]
+
+
+def load_with_facts(path: str | Path, **modules: nn.Module) -> tuple[Learner, dict[str, Any]]:
+    """The same, and what ``save`` was given as ``facts``; empty if there were none."""
     path = Path(path)
     header, tensors = read_tensors(path, "quickstudy")
     require_format(path, header, FORMAT)
-    return rebuild(header.get("learner"), tensors, path, modules)
+    return rebuild(header.get("learner"), tensors, path, modules), header.get("facts", {})
 
 
 def require_format(path: Path, header: Mapping[str, Any], known: int) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -145,12 +146,14 @@ def test_double_precision_is_compared_with_the_model_itself(vectors, tmp_path):
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_every_unknown_score_has_operators(score):
-    from quickstudy.estimators.adapted import _score
-    from quickstudy.trust import unknown_scores
-
-    logits = torch.randn(9, 4, generator=torch.Generator().manual_seed(0)) * 5
-    torch.testing.assert_close(_score(logits, 1.0, score), unknown_scores(logits, None)[score].float())
+def test_every_unknown_score_has_operators(score, vectors, tmp_path):
+    model = FewShotClassifier(built("protonet"), reader=ArrayReader()).fit(*vectors)
+    assert model.trust_ is not None
+    model._trusted._trust = replace(model.trust_, score=score)
+    done = export_onnx(model, tmp_path / "model.onnx", tolerance=1e-5)
+    rows = vectors[0] * 3
+    scores = model.unknown_score(rows)
+    assert run(done.path, rows, "unknown_score") == pytest.approx(scores, abs=1e-5 * max(1, np.abs(scores).max()))
 
 
 def test_the_file_says_what_it_is(vectors, tmp_path):

@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from quickstudy.learner import Learner
 from quickstudy.trust import Calibration, probabilities, unknown_scores
+from quickstudy.trust.unknown import score_of
 
 
 class Adapted(nn.Module):
@@ -55,8 +56,9 @@ class Adapted(nn.Module):
         if self.numbers:
             return (answer,)
         temperature = 1.0 if self.calibration is None else self.calibration.temperature
-        found = (torch.softmax(answer / temperature, dim=-1), answer)
-        return found if self.score is None else (*found, _score(answer, temperature, self.score))
+        z = answer / temperature
+        found = (torch.softmax(z, dim=-1), answer)
+        return found if self.score is None else (*found, score_of(z, temperature, self.score))
 
     def expected(self, x: Tensor) -> tuple[Tensor, ...]:
         """The same by the functions that estimators use, which look into the numbers and so have no graph."""
@@ -89,18 +91,3 @@ class Adapted(nn.Module):
 def as_precision(x: Tensor, kind: torch.dtype) -> Tensor:
     """Floating point numbers as of this kind; tokens stay as they are."""
     return x.to(kind) if x.is_floating_point() else x
-
-
-def _score(logits: Tensor, temperature: float, score: str) -> Tensor:
-    """``unknown_scores`` in operators that a graph has."""
-    z = logits / temperature
-    if score == "maximum_logit":
-        return -logits.amax(-1)
-    if score == "energy":
-        return -temperature * torch.logsumexp(z, -1)
-    if score == "maximum_probability":
-        return -torch.softmax(z, -1).amax(-1)
-    if score == "entropy":
-        return -(torch.softmax(z, -1) * torch.log_softmax(z, -1)).sum(-1)
-    first, second = logits.topk(2, dim=-1).values.unbind(-1)
-    return second - first

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from quickstudy.trust.calibration import as_logits
 from quickstudy.trust.quantiles import threshold
-from quickstudy.trust.trust import Calibration
+from quickstudy.trust.trust import SCORES, Calibration
 
 
 def unknown_scores(logits: Tensor, calibration: Calibration | None) -> dict[str, Tensor]:
@@ -36,14 +36,21 @@ def scores_at(logits: Tensor, temperature: float) -> dict[str, Tensor]:
     z = as_logits(logits) / temperature
     if z.shape[1] < 2:
         raise ValueError(f"logits for {z.shape[1]} class; required are two or more: add a class")
-    p, (first, second) = z.softmax(-1), z.topk(2, dim=-1).values.unbind(-1)
-    return {
-        "maximum_logit": -temperature * first,
-        "energy": -temperature * z.logsumexp(-1),
-        "maximum_probability": -p.amax(-1),
-        "entropy": torch.special.entr(p).sum(-1),
-        "margin": temperature * (second - first),
-    }
+    return {name: score_of(z, temperature, name) for name in SCORES}
+
+
+def score_of(z: Tensor, temperature: float, name: str) -> Tensor:
+    """One of ``SCORES`` (m,) of z = logits / temperature (m, way), unchecked and in operators that a graph has."""
+    if name == "maximum_logit":
+        return -temperature * z.amax(-1)
+    if name == "energy":
+        return -temperature * z.logsumexp(-1)
+    if name == "maximum_probability":
+        return -z.softmax(-1).amax(-1)
+    if name == "entropy":
+        return torch.special.entr(z.softmax(-1)).sum(-1)
+    first, second = z.topk(2, dim=-1).values.unbind(-1)  # margin
+    return temperature * (second - first)
 
 
 def is_unknown(logits: Tensor, calibration: Calibration, score: str, false_alarms: float) -> Tensor:
