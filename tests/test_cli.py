@@ -18,7 +18,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import quickstudy as q
-from quickstudy.cli import app, tasks_for
+from quickstudy.cli import app
+from quickstudy.commands_judge import tasks_for
 from quickstudy.data import glyphs, omniglot
 from quickstudy.data.download import download_omniglot
 from quickstudy.runs import RunFolder
@@ -217,7 +218,9 @@ def test_omniglot_is_downloaded_from_where_it_is_said_to_be(small, tmp_path, mon
     names = ["images_background.zip", "images_evaluation.zip", *(f"vinyals/{name}" for name in small_omniglot.LISTS)]
     content = {name: (small / name).read_bytes() for name in names}
     accepted = {name: (hashlib.sha256(content[name]).hexdigest(),) for name in names}
-    monkeypatch.setattr("quickstudy.cli.download_omniglot", functools.partial(download_omniglot, checksums=accepted))
+    monkeypatch.setattr(
+        "quickstudy.commands_data.download_omniglot", functools.partial(download_omniglot, checksums=accepted)
+    )
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     expected = printed("data", "omniglot", "--json")
     with serving({f"/here/{name}": content[name] for name in names}) as server:
