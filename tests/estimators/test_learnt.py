@@ -10,8 +10,10 @@ import quickstudy as q
 from quickstudy.estimators import learnt as learnt_module
 from quickstudy.estimators.learnt import Learnt, Trusted, embedding
 from quickstudy.packing import Packed
-from quickstudy.readers import ArrayReader
+from quickstudy.readers import ArrayReader, TableReader
+from quickstudy.trust import Trust
 from tests.contract import CASES, one
+from tests.trust.made import made
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -58,3 +60,21 @@ def test_trust_is_measured_once_at_the_first_question_and_only_if_it_may_be(monk
     assert known.get() is trusted.get()
     assert len(asked) == 1
     assert (trusted.came_with_learner, known.came_with_learner) == (False, True)
+
+
+@pytest.mark.parametrize("counts", [(2, 2, 2), (4, 1, 1)])
+def test_what_holds_is_asked_for_the_way_and_the_mean_shot(counts):
+    quarter, four = made(way=3, shot=1, temperature=0.25), made(way=3, shot=4, temperature=4.0)
+    trust = Trust((quarter, four), "margin", "probability", "made")
+    packed = Packed(q.NearestNeighbour(), ArrayReader(), trust)
+    support = Learnt.of(packed.learner, torch.rand(6, 2), [c for c in range(3) for _ in range(counts[c])]).support
+    _, found = Trusted(packed, support).calibrated("test")
+    assert (found.way, found.shot) == (3, 2)
+    assert found.temperature == pytest.approx(1.0)  # half way between 1 and 4 shots, and between 1/4 and 4
+
+
+def test_examples_in_double_precision_meet_a_network_in_single():
+    x = [[float(i), -i / 3] for i in range(6)]
+    model = q.FewShotClassifier(q.ProtoNet(q.MLP(2, (4,), 3)), reader=TableReader()).fit(x, list("ababab"))
+    assert model.support_.x.dtype == torch.float32
+    assert model.predict_proba(x).shape == (6, 2)

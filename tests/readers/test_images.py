@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -233,3 +234,12 @@ def test_pillow_is_imported_only_where_it_is_used():
     code = f"import sys, quickstudy.readers; print([name for name in {names} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("ground", "bright"), [(0.45, False), (0.55, True)])
+def test_a_ground_is_bright_above_the_middle(ground, bright):
+    x = np.full((2, 1, 28, 28), ground, dtype=np.float32)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        ImageReader(28).read(x)
+    assert len(said) == bright

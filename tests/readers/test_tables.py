@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import warnings
 from decimal import Decimal
 
 import numpy as np
@@ -240,3 +241,12 @@ def test_reading_before_fit_and_foreign_columns():
         reader_from_dict({"kind": "tables", "columns": 3})
     with pytest.raises(ValueError, match=r"a column of kind 'pickle' with median=0\.0 is not known"):
         reader_from_dict({"kind": "tables", "columns": [{"name": "a", "kind": "pickle"}]})
+
+
+@pytest.mark.parametrize(("odd", "warned"), [(1, True), (2, True), (3, False)])
+def test_up_to_a_fifth_of_odd_cells_look_like_mistakes(odd, warned):
+    rows = [[f"x{i}" if i < odd else str(i)] for i in range(10)]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        TableReader().fit(rows)
+    assert len(said) == warned

@@ -1,5 +1,7 @@
 """One version of a task: embeddings are computed once, and nothing is measured that would take seconds."""
 
+import math
+
 import pytest
 import torch
 
@@ -143,3 +145,21 @@ def test_bytes_are_counted_in_whatever_a_learner_adapts():
     support, x = examples(6)
     assert Adapted(packed("ProtoNet"), support, x).nbytes >= x.nbytes
     assert Adapted(packed("ProtoNet"), *part(support, x, [0])).nbytes == 0
+
+
+def test_a_direction_of_the_map_has_one_sign():
+    found = Adapted(packed("MatchingNet"), *examples(12))
+    _, axes, _, _ = found._plane
+    assert axes.shape[1] == 2
+    for axis in axes.T:
+        assert max(axis, key=abs) > 0
+
+
+def test_a_score_that_json_cannot_hold_is_in_no_answer(monkeypatch):
+    support, x = examples(12)
+    found = Adapted(packed("ProtoNet"), support, x)
+    strange = torch.tensor([math.nan, math.inf, -math.inf]), torch.tensor([False, True, False])
+    monkeypatch.setattr(found._trusted, "unknown", lambda *given: strange)
+    answers = found.answer(x[:3], **KNOWN)
+    assert all(answer.unknown_score is not None and math.isfinite(answer.unknown_score) for answer in answers)
+    assert [answer.unknown for answer in answers] == [False, True, False]

@@ -188,6 +188,17 @@ def test_the_application_sees_a_body_in_one_piece():
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("headers", [{}, {"content_length": "300"}])
+def test_a_body_may_be_as_large_as_the_limit(headers):
+    async def run():
+        behind, wire = Behind(), Wire(*[b"x" * 100] * 3)
+        behind.may.set()
+        await guarded(behind, body_bytes=300)(scope(**headers), wire.receive, wire.send)
+        assert (behind.bodies, wire.status) == ([b"x" * 300], 200)
+
+    asyncio.run(run())
+
+
 def test_a_length_that_is_false_helps_nobody():
     async def run():
         behind, wire = Behind(), Wire(*[b"x" * 100] * 5)

@@ -9,6 +9,7 @@ from torch import nn
 
 import quickstudy as q
 from quickstudy.trust import (
+    SCORES,
     Trust,
     ask,
     calibrate,
@@ -21,7 +22,8 @@ from quickstudy.trust import (
     prediction_sets,
     probabilities,
 )
-from tests.trust.made import gaussian_tasks, nearest
+from quickstudy.trust.fitting import _best
+from tests.trust.made import gaussian_tasks, made, nearest
 
 
 def fitted(**settings) -> Trust:
@@ -192,6 +194,24 @@ def test_many_classes_are_left_out_several_at_a_time(generator):
     assert asked.others.shape == (14, 7)
     assert bool(lowest[y > 0].all())
     assert lowest.sum(1).tolist() == [k for k in (3, 2, 2, 3, 2, 2, 3) for _ in range(2)]  # classes 0, 3, 6; 1, 4; 2, 5
+
+
+def test_a_learner_adapts_once_for_each_part_and_each_group_of_classes(generator, monkeypatch):
+    support, _, _ = few(generator, 3, 8)
+    seen = []
+    adapt = q.ProtoNet.adapt
+    monkeypatch.setattr(q.ProtoNet, "adapt", lambda self, given: (seen.append(given.y.shape), adapt(self, given))[1])
+    asked = left_out(nearest(), support, folds=5)
+    assert [way for _, way in seen] == [3] * 5 + [2] * 3
+    assert sum(24 - n for n, way in seen if way == 3) == 24
+    assert asked.others.shape == (24, 3)
+
+
+def test_the_score_that_is_best_on_average_is_taken():
+    once = made(auroc={**dict.fromkeys(SCORES, 0.5), "energy": 0.8, "margin": 0.75})
+    again = made(shot=3, auroc={**dict.fromkeys(SCORES, 0.5), "energy": 0.6, "margin": 0.7})
+    assert _best([once]) == "energy"
+    assert _best([once, again]) == "margin"
 
 
 def test_a_support_set_alone_serves_with_what_cross_validation_says(generator):

@@ -78,3 +78,9 @@ def test_what_is_refused():
         auroc(torch.zeros(0), torch.zeros(2))
     with pytest.raises(ValueError, match="none that is NaN"):
         auroc(torch.tensor([torch.nan]), torch.zeros(2))
+
+
+def test_a_query_as_far_as_the_limit_is_not_unknown():
+    logits = torch.tensor([[3.0, 1.0], [3.0, 1.0625]])  # the margin less the limit of −2: 0 and 0.0625
+    limits = made(temperature=1.0, known=dict.fromkeys(SCORES, (-2.0,) * 201))
+    assert is_unknown(logits, limits, "margin", 0.05).tolist() == [False, True]
