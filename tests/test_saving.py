@@ -15,7 +15,7 @@ from quickstudy.backbones import ConvMaps, ResNet12, ResNet18, SmallResNet
 from quickstudy.episode import Labelled
 from quickstudy.inner import SGD, ByName, Curvature, LearnedRates, Proximal, StepRates, TorchOptim, Truncated
 from quickstudy.learners import LEARNERS
-from quickstudy.saving import _checksum
+from quickstudy.tensor_file import _checksum
 
 BUILD = {
     "nearest neighbour": lambda: q.NearestNeighbour(),

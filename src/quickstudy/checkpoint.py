@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from quickstudy.learner import Learner
-from quickstudy.saving import SavedFileError, read_tensors, write_tensors
+from quickstudy.tensor_file import SavedFileError, read_tensors, write_tensors
 
 
 def save_checkpoint(

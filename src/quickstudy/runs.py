@@ -10,8 +10,8 @@ from typing import Any
 from quickstudy.episode import TaskDistribution
 from quickstudy.evaluation import number
 from quickstudy.files import write_atomically
-from quickstudy.saving import read_tensors
 from quickstudy.tasks import named_tasks
+from quickstudy.tensor_file import read_tensors
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from quickstudy.learners.neural_process import NeuralProcess
 from quickstudy.report import figures, marks
 from quickstudy.report.page import Picture, Section, Table, duration, value
 from quickstudy.runs import RunFolder, Settings
-from quickstudy.saving import SavedFileError, read_tensors
 from quickstudy.tasks.named import REGRESSION
+from quickstudy.tensor_file import SavedFileError, read_tensors
 
 _DEFAULT_SPLIT = {"omniglot": "vinyals", "glyphs": "scripts", "fsdd": "speakers"}
 
