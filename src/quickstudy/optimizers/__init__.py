@@ -1,0 +1,27 @@
+"""Learned optimizers: the problems they are trained on, the rules, and the rule as a torch optimizer."""
+
+from quickstudy.optimizers.coordinatewise import CoordinatewiseRule
+from quickstudy.optimizers.lstm_rule import LSTMRule
+from quickstudy.optimizers.mixture import Mixture
+from quickstudy.optimizers.mlp_rule import MLPRule
+from quickstudy.optimizers.networks import NetworkProblems
+from quickstudy.optimizers.problem import ProblemDistribution, Problems
+from quickstudy.optimizers.quadratics import Quadratics
+from quickstudy.optimizers.tuned import TunedAdam, TunedSGD
+
+RULES = {"lstm": LSTMRule, "mlp": MLPRule, "sgd": TunedSGD, "adam": TunedAdam}
+"""The rules by the names of the command line."""
+
+__all__ = [
+    "RULES",
+    "CoordinatewiseRule",
+    "LSTMRule",
+    "MLPRule",
+    "Mixture",
+    "NetworkProblems",
+    "ProblemDistribution",
+    "Problems",
+    "Quadratics",
+    "TunedAdam",
+    "TunedSGD",
+]

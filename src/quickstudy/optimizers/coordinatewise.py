@@ -1,0 +1,120 @@
+"""Learned update rules that treat every element of every parameter alike, from gradients alone.
+
+Such a rule has few weights, serves networks of any size, and takes constant memory per parameter. The elements of all
+parameters lie side by side along the last axis, so one call serves them all; features and states are the first axis.
+Besides its own gradients an element sees one number of its tensor: how large gradients there are.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.inner import Params
+
+State = dict[str, Tensor]
+_DECAY = 0.999
+_RECENT = 0.9
+_TINY = 1e-30
+_SMALL = 1e-10
+_BOUND = 4.0
+
+
+class CoordinatewiseRule(nn.Module, ABC):
+    """An update rule of the inner loop whose weights are meta-learned.
+
+    A rule describes itself: every constructor argument is kept as an attribute of the same name.
+    """
+
+    @property
+    @abstractmethod
+    def numbers(self) -> int:
+        """How many numbers of state each element takes."""
+
+    @abstractmethod
+    def update(self, g: Tensor, scales: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step of N elements.
+
+        Args:
+            g: their gradients, (N,).
+            scales: mean squares of gradients in the tensor of each, the largest so far and the recent one, (2, N), or
+                (2, 1) for elements of one tensor.
+            state: "elements" (numbers, N) and "t" (), the steps so far.
+
+        Returns:
+            what is added to the elements, (N,), and the new "elements" and "t"; nothing is changed in place.
+        """
+
+    def start(self, like: Tensor) -> State:
+        """The state before the first step, all zero.
+
+        Args:
+            like: (N,), for its size, device and precision.
+        """
+        return {"elements": like.new_zeros(self.numbers, like.shape[-1]), "t": like.new_zeros(())}
+
+    def init(self, params: Params) -> State:
+        """The state of all elements of all parameters."""
+        like = _flat(params.values())
+        return {**self.start(like), "scales": like.new_zeros(2, *like.shape)}
+
+    def step(
+        self, params: Params, grads: Mapping[str, Tensor], state: State, *, problems: int = 0
+    ) -> tuple[Params, State]:
+        """One step of all parameters.
+
+        Args:
+            params, grads: by name.
+            state: theirs.
+            problems: leading axes that count problems, each with tensors of its own.
+        """
+        ordered = [grads[name] for name in params]
+        means = (mean_square(g, problems).expand(g.shape) for g in ordered)
+        scales = next_scales(state["scales"], _flat(means))
+        delta, new = self.update(_flat(ordered), scales, state)
+        parts = delta.split([p.numel() for p in params.values()])
+        stepped = (p + part.view(p.shape) for p, part in zip(params.values(), parts, strict=True))
+        return dict(zip(params, stepped, strict=True)), {**new, "scales": scales}
+
+
+def next_scales(scales: Tensor, mean: Tensor) -> Tensor:
+    """The largest mean square so far, old ones counting less and less, and the recent one.
+
+    Args:
+        scales: before, (2, N) or (2, 1).
+        mean: the mean square now, (N,) or (1,).
+    """
+    largest, recent = scales
+    recent = torch.where(largest > 0, torch.lerp(mean, recent, _RECENT), mean)
+    return torch.stack([torch.maximum(_DECAY * largest, mean), recent])
+
+
+def inverse_root(square: Tensor) -> Tensor:
+    """1/√square, and 0 where no gradient has been seen."""
+    return torch.where(square > _TINY, torch.rsqrt(square.clamp(min=_TINY)), 0.0)
+
+
+def read_scales(roots: Tensor) -> Tensor:
+    """How small recent gradients are against the largest ones, and how large those are, as moderate numbers, (2, N).
+
+    Args:
+        roots: 1/√ of both scales, (2, N).
+    """
+    logs = torch.log(roots.clamp(min=_SMALL, max=1 / _SMALL))
+    return torch.stack([(logs[1] - logs[0]).clamp(-1, 3) / 3, 0.1 * logs[0]])
+
+
+def bounded(s: Tensor) -> Tensor:
+    """A logarithm of a factor between e⁻⁴ and e⁴, smoothly: far from its training a rule stays within that."""
+    return _BOUND * torch.tanh(s / _BOUND)
+
+
+def mean_square(g: Tensor, problems: int) -> Tensor:
+    """The mean square of each tensor, with axes of size 1."""
+    axes = tuple(range(problems, g.ndim))
+    return g.square().mean(axes, keepdim=True) if axes else g.square()
+
+
+def _flat(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors])

@@ -1,0 +1,89 @@
+"""An LSTM as the update rule.
+
+Marcin Andrychowicz et al. Learning to learn by gradient descent by gradient descent. NeurIPS 2016, arXiv:1606.04474.
+
+    θ_{t+1} = θ_t + g_t,   (g_t, h_{t+1}) = m(∇_t, h_t, φ)                         (equation 3 and below it)
+
+for each element of θ by itself, with shared weights φ and states h of their own (section 2.1). Gradients of any size
+are read as (appendix A)
+
+    ∇ → (log|∇| / p, sgn ∇)    where |∇| ≥ e^{−p},
+        (−1, e^p ∇)            elsewhere.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.optimizers.coordinatewise import CoordinatewiseRule, State, bounded, inverse_root, read_scales
+
+
+class LSTMRule(CoordinatewiseRule):
+    """Two LSTM layers for each element of a parameter.
+
+    Args:
+        hidden: units of each layer; each element keeps 4 × ``hidden`` numbers.
+        p: where small gradients begin to be read linearly, above 0.
+        lr: size of the first steps, above 0.
+        seed: of the first weights.
+
+    Raises:
+        ValueError: no units, or p or lr not above 0.
+
+    Differs from the paper: 20 units there. The output is a direction d and the logarithm s of its size, Δ = −lr·eˢ·d,
+    and the sign of the gradient as it is read is added to d, so that a rule without training descends along signs.
+    """
+
+    def __init__(self, hidden: int = 8, *, p: float = 10.0, lr: float = 0.01, seed: int = 0):
+        super().__init__()
+        if hidden < 1 or p <= 0 or lr <= 0:
+            raise ValueError(f"hidden={hidden}, p={p}, lr={lr}; required is at least 1 unit, and p and lr above 0")
+        self.hidden, self.p, self.lr, self.seed = hidden, p, lr, seed
+        generator = torch.Generator().manual_seed(seed)
+        bound = hidden**-0.5
+
+        def weights(inputs: int) -> nn.Parameter:
+            return nn.Parameter(bound * (2 * torch.rand(4 * hidden, inputs + hidden, generator=generator) - 1))
+
+        # rows of gates: input, forget, output, candidate; a forget gate starts open
+        open_forget = torch.zeros(4 * hidden).index_fill(0, torch.arange(hidden, 2 * hidden), 1.0)
+        self.w1, self.b1 = weights(4), nn.Parameter(open_forget.clone())
+        self.w2, self.b2 = weights(hidden), nn.Parameter(open_forget)
+        self.out = nn.Parameter(torch.zeros(2, hidden))
+        self.bias = nn.Parameter(torch.tensor([0.0, 2.0]))
+
+    @property
+    def numbers(self) -> int:
+        """h and c of both layers."""
+        return 4 * self.hidden + 1
+
+    def update(self, g: Tensor, scales: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step; the gates of a layer are (4 hidden, N)."""
+        elements, n = state["elements"], self.hidden
+        h1, c1, h2, c2 = elements[: 4 * n].chunk(4)  # (hidden, N) each
+        roots = inverse_root(scales)  # (2, N)
+        z = torch.cat([read_gradient(g * roots[1], self.p), read_scales(roots).expand(2, len(g))])
+        h1, c1 = _cell(self.w1, self.b1, z, h1, c1)
+        h2, c2 = _cell(self.w2, self.b2, h1, h2, c2)
+        s, f = torch.addmm(self.bias[:, None], self.out, h2)  # (N,) each
+        v = torch.lerp(g * roots[0], elements[4 * n], torch.sigmoid(f))
+        new = {"elements": torch.cat([h1, c1, h2, c2, v[None]]), "t": state["t"] + 1}
+        return -self.lr * torch.exp(bounded(s)) * v, new
+
+
+def read_gradient(g: Tensor, p: float) -> Tensor:
+    """Numbers of any size (N,) as two of moderate size, (2, N); see above."""
+    size = g.abs()
+    large = size >= math.exp(-p)
+    logs = torch.log(torch.where(large, size, 1.0)) / p
+    return torch.stack([torch.where(large, logs, -1.0), torch.where(large, g.sign(), math.exp(p) * g)])
+
+
+def _cell(w: Tensor, b: Tensor, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """One LSTM cell of N elements: x (inputs, N), h and c (hidden, N)."""
+    gates = torch.addmm(b[:, None], w, torch.cat([x, h]))  # (4 hidden, N)
+    n = len(h)
+    i, f, o = torch.sigmoid(gates[: 3 * n]).chunk(3)
+    c = f * c + i * torch.tanh(gates[3 * n :])
+    return o * torch.tanh(c), c
