@@ -34,9 +34,9 @@ class MLPRule(CoordinatewiseRule):
     Raises:
         ValueError: no units, decays outside [0, 1), lr not above 0.
 
-    Differs from the paper: fewer features; time as 1 − e^{−t/τ}; the MLP does not say the direction but mixes momenta and
-    the gradient by its outputs, in units of the tensor's largest gradients, so that steps shrink with gradients. A rule
-    without training descends along the first momentum.
+    Differs from the paper: fewer features; time as 1 − e^{−t/τ}; the MLP does not say the direction but mixes momenta
+    and the gradient by its outputs, in units of the tensor's largest gradients, so that steps shrink with gradients. A
+    rule without training descends along the first momentum.
     """
 
     def __init__(

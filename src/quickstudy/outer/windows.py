@@ -1,7 +1,7 @@
 """Optimisation problems that are run for some steps at a time: what every estimator of a rule's meta-gradient shares.
 
-A window carries everything (parameters, the rule's state, the loss so far) through ``unroll`` as one dict of tensors, so
-that each of its modes serves: with the full graph, in bounded memory, or without second derivatives.
+A window carries everything (parameters, the rule's state, the loss so far) through ``unroll`` as one dict of tensors,
+so that each of its modes serves: with the full graph, in bounded memory, or without second derivatives.
 """
 
 import math
