@@ -83,6 +83,7 @@ def _another_kind(path: Path, metadata: Mapping[str, Any], key: str) -> str:
     kinds = {
         "quickstudy": "a learner: hand it to quickstudy.load, or to FewShotClassifier(...)",
         "quickstudy_model": "a fitted model: hand it to quickstudy.load_model, or to `quickstudy predict`",
+        "quickstudy_rule": "an update rule: hand it to quickstudy.LearnedOptimizer(params, rule=...)",
         "checkpoint": "a checkpoint of training: go on with `quickstudy train --resume`",
     }
     found = next((kind for kind in kinds if kind in metadata), None)

@@ -7,10 +7,8 @@ from quickstudy.optimizers.mlp_rule import MLPRule
 from quickstudy.optimizers.networks import NetworkProblems
 from quickstudy.optimizers.problem import ProblemDistribution, Problems
 from quickstudy.optimizers.quadratics import Quadratics
+from quickstudy.optimizers.rule_file import RULES, load_rule, load_rule_with_facts, open_rule, save_rule
 from quickstudy.optimizers.tuned import TunedAdam, TunedSGD
-
-RULES = {"lstm": LSTMRule, "mlp": MLPRule, "sgd": TunedSGD, "adam": TunedAdam}
-"""The rules by the names of the command line."""
 
 __all__ = [
     "RULES",
@@ -24,4 +22,8 @@ __all__ = [
     "Quadratics",
     "TunedAdam",
     "TunedSGD",
+    "load_rule",
+    "load_rule_with_facts",
+    "open_rule",
+    "save_rule",
 ]
