@@ -36,6 +36,7 @@ from quickstudy.training import meta_train, refresh_statistics, settle_statistic
 if TYPE_CHECKING:
     from quickstudy.estimators import FewShotClassifier, FewShotRegressor, load_model
     from quickstudy.given import labelled
+    from quickstudy.optimizers import LearnedOptimizer
 
 __version__ = "0.1.0"
 
@@ -61,6 +62,7 @@ __all__ = [
     "InContext",
     "LSTMEncoder",
     "Labelled",
+    "LearnedOptimizer",
     "Learner",
     "LinearProbe",
     "MetaCurvature",
@@ -100,7 +102,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What learns from a person's own examples comes when it is asked for: scikit-learn takes long to import."""
+    """What not every program needs comes when it is asked for: scikit-learn takes long to import."""
     if name in ("FewShotClassifier", "FewShotRegressor", "load_model"):
         from quickstudy import estimators
 
@@ -109,4 +111,8 @@ def __getattr__(name: str) -> Any:
         from quickstudy.given import labelled
 
         return labelled
+    if name == "LearnedOptimizer":
+        from quickstudy.optimizers import LearnedOptimizer
+
+        return LearnedOptimizer
     raise AttributeError(f"module 'quickstudy' has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """Learned optimizers: the problems they are trained on, the rules, and the rule as a torch optimizer."""
 
 from quickstudy.optimizers.coordinatewise import CoordinatewiseRule
+from quickstudy.optimizers.learned_optimizer import LearnedOptimizer
 from quickstudy.optimizers.lstm_rule import LSTMRule
 from quickstudy.optimizers.mixture import Mixture
 from quickstudy.optimizers.mlp_rule import MLPRule
@@ -14,6 +15,7 @@ __all__ = [
     "RULES",
     "CoordinatewiseRule",
     "LSTMRule",
+    "LearnedOptimizer",
     "MLPRule",
     "Mixture",
     "NetworkProblems",
