@@ -15,7 +15,7 @@ from quickstudy.inner import Params
 
 State = dict[str, Tensor]
 _CHUNK = 1 << 14  # elements at a time on a CPU: what is made on the way stays in its cache
-_MANY = 1 << 22  # elsewhere
+_MANY = 1 << 19  # elsewhere
 _DECAY = 0.999
 _RECENT = 0.9
 _TINY = 1e-30
@@ -48,26 +48,25 @@ class CoordinatewiseRule(nn.Module, ABC):
             what is added to the elements, (N,), and the new "elements" and "t"; nothing is changed in place.
         """
 
-    def update_in_place(self, p: Tensor, g: Tensor, scales: Tensor, state: State, lr: float) -> None:
-        """The same step at use: p ← p + lr · delta, and the new state, in place. For ``torch.no_grad``.
+    def update_in_place(self, p: Tensor, g: Tensor, scales: Tensor, elements: Tensor, t: int, lr: float) -> None:
+        """The same step of one tensor at use, p ← p + lr · delta, in place. For ``torch.no_grad``.
 
         The one method to override with something faster; it has to give what ``update`` gives.
 
         Args:
-            p: the elements of one tensor, (N,), in any precision.
+            p: its elements, (N,), in any precision.
             g: their gradients, (N,), in any precision.
-            scales: of the tensor, (2, 1), in the precision that is computed in; the step's gradient counts already.
-            state: "elements" (numbers, N) and "t" () in that precision; both are overwritten.
+            scales: of the tensor, this gradient included, (2, 1), in the precision that is computed in.
+            elements: (numbers, N) in that precision; overwritten.
+            t: the steps so far.
             lr: a factor of what is added.
         """
-        elements, size = state["elements"], _CHUNK if p.device.type == "cpu" else _MANY
+        size, steps = at_a_time(p.device), elements.new_full((), t)
         for i in range(0, len(p), size):
             part = slice(i, i + size)
-            before = {"elements": elements[:, part], "t": state["t"]}
-            delta, after = self.update(g[part].to(elements.dtype), scales, before)
+            delta, new = self.update(g[part].to(elements.dtype), scales, {"elements": elements[:, part], "t": steps})
             p[part].add_(delta, alpha=lr)
-            elements[:, part] = after["elements"]
-        state["t"].add_(1)
+            elements[:, part] = new["elements"]
 
     def start(self, like: Tensor) -> State:
         """The state before the first step, all zero.
@@ -99,6 +98,11 @@ class CoordinatewiseRule(nn.Module, ABC):
         parts = delta.split([p.numel() for p in params.values()])
         stepped = (p + part.view(p.shape) for p, part in zip(params.values(), parts, strict=True))
         return dict(zip(params, stepped, strict=True)), {**new, "scales": scales}
+
+
+def at_a_time(device: torch.device) -> int:
+    """How many elements are computed at a time at use."""
+    return _CHUNK if device.type == "cpu" else _MANY
 
 
 def next_scales(scales: Tensor, mean: Tensor) -> Tensor:
