@@ -18,7 +18,7 @@ _CHUNK = 1 << 14  # elements at a time on a CPU: what is made on the way stays i
 _MANY = 1 << 19  # elsewhere
 _DECAY = 0.999
 _RECENT = 0.9
-_TINY = 1e-30
+TINY = 1e-30
 _SMALL = 1e-10
 _BOUND = 4.0
 
@@ -119,7 +119,7 @@ def next_scales(scales: Tensor, mean: Tensor) -> Tensor:
 
 def inverse_root(square: Tensor) -> Tensor:
     """1/√square, and 0 where no gradient has been seen."""
-    return torch.where(square > _TINY, torch.rsqrt(square.clamp(min=_TINY)), 0.0)
+    return torch.where(square > TINY, torch.rsqrt(square.clamp(min=TINY)), 0.0)
 
 
 def read_scales(roots: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def read_scales(roots: Tensor) -> Tensor:
         roots: 1/√ of both scales, (2, N).
     """
     logs = torch.log(roots.clamp(min=_SMALL, max=1 / _SMALL))
-    return torch.stack([(logs[1] - logs[0]).clamp(-1, 3) / 3, 0.1 * logs[0]])
+    return torch.stack([(logs[1] - logs[0]).clamp(-1, 3) / 3, logs[0] / 3])
 
 
 def bounded(s: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ class LSTMRule(CoordinatewiseRule):
         self.w1, self.b1 = weights(4), nn.Parameter(open_forget.clone())
         self.w2, self.b2 = weights(hidden), nn.Parameter(open_forget)
         self.out = nn.Parameter(torch.zeros(2, hidden))
+        self.scaling = nn.Parameter(torch.tensor([0.0, -1.6]))
         self.bias = nn.Parameter(torch.tensor([0.0, 2.0]))
 
     @property
@@ -63,13 +64,14 @@ class LSTMRule(CoordinatewiseRule):
         elements, n = state["elements"], self.hidden
         h1, c1, h2, c2 = elements[: 4 * n].chunk(4)  # (hidden, N) each
         roots = inverse_root(scales)  # (2, N)
-        z = torch.cat([read_gradient(g * roots[1], self.p), read_scales(roots).expand(2, len(g))])
+        seen = read_scales(roots)  # (2, N) or (2, 1)
+        z = torch.cat([read_gradient(g * roots[1], self.p), seen.expand(2, len(g))])
         h1, c1 = _cell(self.w1, self.b1, z, h1, c1)
         h2, c2 = _cell(self.w2, self.b2, h1, h2, c2)
         s, f = torch.addmm(self.bias[:, None], self.out, h2)  # (N,) each
         v = torch.lerp(g * roots[0], elements[4 * n], torch.sigmoid(f))
         new = {"elements": torch.cat([h1, c1, h2, c2, v[None]]), "t": state["t"] + 1}
-        return -self.lr * torch.exp(bounded(s)) * v, new
+        return -self.lr * torch.exp(bounded(s + self.scaling @ seen)) * v, new
 
 
 def read_gradient(g: Tensor, p: float) -> Tensor:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from quickstudy.optimizers.coordinatewise import CoordinatewiseRule, State, bounded, inverse_root, read_scales
+from quickstudy.optimizers.coordinatewise import TINY, CoordinatewiseRule, State, bounded, inverse_root, read_scales
 
 _TIMES = (1.0, 3.0, 10.0, 30.0)
 _SMALLEST = 1e-4
@@ -66,6 +66,7 @@ class MLPRule(CoordinatewiseRule):
         self.w1, self.b1 = weights(hidden, features), nn.Parameter(torch.zeros(hidden))
         self.time = nn.Parameter(torch.zeros(hidden, len(_TIMES)))
         self.out = nn.Parameter(torch.zeros(len(momenta) + 2, hidden))
+        self.scaling = nn.Parameter(torch.tensor([0.0, -1.6]))
         self.size = nn.Parameter(torch.zeros(len(_TIMES)))
         self.skip = nn.Parameter(torch.zeros(len(momenta) + 2).index_fill(0, torch.tensor(0), 1.0))
 
@@ -80,15 +81,16 @@ class MLPRule(CoordinatewiseRule):
         decays = g.new_tensor([*self.momenta, *self.moments])[:, None]
         sources = torch.stack([*[g] * k, *[g * g] * len(self.moments)])
         elements = torch.lerp(sources, state["elements"], decays)  # (numbers, N)
-        corrected = elements / (1 - decays**t)
-        directions = torch.cat([corrected[:k], g[None]])  # (momenta + 1, N)
+        directions = torch.cat([elements[:k], g[None]])  # (momenta + 1, N)
         roots = inverse_root(scales)  # (2, N) or (2, 1)
-        own = torch.rsqrt(corrected[k:] + _SMALLEST / roots[1].square().clamp(max=1e30))  # (moments, N)
-        ratios = torch.log(own * (1 / roots[1].clamp(max=1e30)))
-        x = torch.cat([directions * own[0], ratios, read_scales(roots).expand(2, len(g))])
+        recent = scales[1] + TINY
+        own = torch.rsqrt(elements[k:] / (1 - decays[k:] ** t) + _SMALLEST * recent)  # (moments, N)
+        ratios = torch.log(own) + 0.5 * torch.log(recent)
+        seen = read_scales(roots)  # (2, N) or (2, 1)
+        x = torch.cat([directions * own[0], ratios, seen.expand(2, len(g))])
         time = 1 - torch.exp(-t / g.new_tensor(_TIMES))
         hidden = torch.relu(torch.addmm((self.b1 + self.time @ time)[:, None], self.w1, x))
         out = torch.addmm(self.skip[:, None], self.out, hidden)  # (momenta + 2, N)
         d = (out[:-1] * directions).sum(0) * roots[0]
-        size = self.size @ time
+        size = self.size @ time + self.scaling @ seen
         return -self.lr * torch.exp(bounded(out[-1] + size)) * d, {"elements": elements, "t": t}

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quickstudy.inner import AnyMode, UpdateRule, as_mode
+from quickstudy.inner import AnyMode, Implicit, UpdateRule, as_mode
 from quickstudy.optimizers.problem import ProblemDistribution
-from quickstudy.outer.windows import Objective, Runs, like_of, require_objective, walk
+from quickstudy.outer.problem_runs import Runs, like_of, require_objective
+from quickstudy.outer.windows import Objective, walk
 
 
 class Backpropagated:
@@ -23,7 +24,7 @@ class Backpropagated:
 
     Args:
         problems: the distribution.
-        n: problems that run side by side.
+        n: problems that run side by side, all of one shape.
         unroll: steps of a window.
         horizon: steps after which problems are replaced, a multiple of ``unroll``.
         groups: runs of n problems that take turns, at different points of their way.
@@ -49,6 +50,11 @@ class Backpropagated:
         late: bool = False,
     ):
         require_objective(objective)
+        if isinstance(as_mode(mode), Implicit):
+            raise ValueError(
+                "mode='implicit' asks where an inner loop ends up, and not how it gets there, which is what a rule is "
+                "judged by; required is 'reverse', 'recompute', 'first_order' or 'truncated'"
+            )
         self.mode, self.objective = as_mode(mode), objective
         self.runs = Runs(problems, n=n, unroll=unroll, horizon=horizon, groups=groups, late=late)
         self.diverged = 0

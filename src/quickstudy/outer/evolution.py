@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from quickstudy.inner import Params, UpdateRule, with_tensors
 from quickstudy.optimizers.problem import ProblemDistribution
-from quickstudy.outer.windows import Objective, Run, Runs, Window, like_of, require_objective, walk
+from quickstudy.outer.problem_runs import Run, Runs, like_of, require_objective
+from quickstudy.outer.windows import Objective, Window, walk
 
 
 class EvolutionStrategies:

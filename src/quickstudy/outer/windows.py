@@ -1,84 +1,22 @@
-"""Optimisation problems that are run for some steps at a time: what every estimator of a rule's meta-gradient shares.
+"""Some steps of an update rule on optimisation problems: what every estimator of its meta-gradient looks at.
 
 A window carries everything (parameters, the rule's state, the loss so far) through ``unroll`` as one dict of tensors,
 so that each of its modes serves: with the full graph, in bounded memory, or without second derivatives.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from quickstudy.inner import AnyMode, Params, UpdateRule, unroll
-from quickstudy.optimizers.problem import Batch, ProblemDistribution, Problems, step_many
+from quickstudy.optimizers.problem import Batch, Problems, step_many
 
 Objective = Literal["log", "loss"]
 _TINY = 1e-12
-_LIMIT = 1e4  # times the loss at the start, and 1 more: beyond it a problem counts as diverged
-
-
-@dataclass(frozen=True)
-class Run:
-    """Problems on their way.
-
-    Attributes:
-        problems: the problems.
-        stream: draws their batches.
-        batch: the next one.
-        params: where they are, (n, *shape) by name.
-        state: of the rule.
-        alive: (n,) 1 for problems that have not diverged, 0 for others.
-        limit: (n,) the loss beyond which a problem counts as diverged.
-        left: steps until they are replaced by new ones.
-        seed: what the problems were drawn with.
-    """
-
-    problems: Problems
-    stream: torch.Generator
-    batch: Batch
-    params: Params
-    state: Any
-    alive: Tensor
-    limit: Tensor
-    left: int
-    seed: int
-
-    @staticmethod
-    def begin(rule: UpdateRule, problems: ProblemDistribution, n: int, *, steps: int, seed: int, like: Tensor) -> "Run":
-        """New problems.
-
-        Args:
-            rule: whose state is begun.
-            problems: the distribution.
-            n: how many.
-            steps: until they are replaced.
-            seed: of the problems and of their batches.
-            like: a tensor on the device and in the precision in which they are to run.
-        """
-        stream = torch.Generator().manual_seed(seed)
-        drawn = problems.sample(n, generator=stream)
-        if like.device.type != "cpu" or like.dtype != torch.float32:
-            drawn = drawn.to(like.device, like.dtype)
-        batch = drawn.draw(stream)
-        with torch.no_grad():
-            first = drawn.losses(drawn.params, batch)
-            state = rule.init(drawn.params)
-        alive = torch.isfinite(first).to(first.dtype)
-        return Run(drawn, stream, batch, drawn.params, state, alive, _LIMIT * (first.abs() + 1), steps, seed)
-
-    def batches(self, steps: int) -> list[Batch]:
-        """The next batches, one more than steps: the last is where the last step is judged, and the next first one."""
-        return [self.batch, *(self.problems.draw(self.stream) for _ in range(steps))]
-
-    def after(self, window: "Window", batch: Batch, steps: int) -> "Run":
-        """Where a window left them."""
-        return replace(
-            self, batch=batch, params=window.params, state=window.state, alive=window.alive, left=self.left - steps
-        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +53,10 @@ def walk(
     Args:
         rule: the update rule, one that treats elements alike, so that problems are one more axis to it.
         problems: n of them.
-        params, state, alive, limit: see ``Run``.
+        params: where they are, (n, *shape) by name.
+        state: of the rule.
+        alive: (n,) 1 for problems that have not diverged, 0 for others.
+        limit: (n,) the loss beyond which a problem counts as diverged; it then stands still.
         batches: steps + 1.
         mode: as for ``unroll``.
         objective: "log" for logarithms of losses, "loss" for losses.
@@ -211,98 +152,3 @@ def _over(one: Tensor, like: Tensor) -> Tensor:
 
 def _per_problem(x: Tensor) -> Tensor:
     return x.flatten(1).sum(1)
-
-
-class Runs:
-    """Several runs that take turns, each begun anew when its horizon is reached.
-
-    Args:
-        problems: the distribution.
-        n: problems of each run.
-        unroll: steps of a window.
-        horizon: steps of a run.
-        groups: how many runs take turns; their horizons end at different times.
-        late: later steps of a horizon count for more, in proportion to their number.
-
-    Raises:
-        ValueError: numbers below 1, or a horizon that is not some windows long.
-    """
-
-    def __init__(
-        self, problems: ProblemDistribution, *, n: int, unroll: int, horizon: int, groups: int, late: bool = False
-    ):
-        if min(n, unroll, groups) < 1 or horizon < unroll or horizon % unroll:
-            raise ValueError(
-                f"n={n}, unroll={unroll}, horizon={horizon}, groups={groups}; required is at least 1 of each, and a "
-                "horizon that is a multiple of unroll"
-            )
-        self.problems, self.n, self.unroll, self.horizon, self.groups = problems, n, unroll, horizon, groups
-        self.late = late
-        self.turn = 0
-        self.runs: list[Run | None] = [None] * groups
-
-    def next(self, rule: UpdateRule, generator: torch.Generator, like: Tensor) -> tuple[Run, bool]:
-        """The run whose turn it is, and whether it is new."""
-        run = self.runs[self.turn]
-        if run is not None and run.left > 0 and float(run.alive.mean()) > 0.5:
-            return run, False
-        windows = self.horizon // self.unroll
-        share = windows if run is not None else 1 + self.turn * windows // self.groups
-        seed = int(torch.randint(2**62, (), generator=generator))
-        steps = self.unroll * min(windows, share)
-        return Run.begin(rule, self.problems, self.n, steps=steps, seed=seed, like=like), True
-
-    def weights(self, run: Run) -> list[float] | None:
-        """Of the steps of the next window; their mean over a horizon is 1."""
-        if not self.late:
-            return None
-        done = self.horizon - run.left
-        return [2 * (done + t + 1) / (self.horizon + 1) for t in range(self.unroll)]
-
-    def put(self, run: Run) -> None:
-        """Where the run whose turn it was has come to; the next one is the next's turn."""
-        self.runs[self.turn] = run
-        self.turn = (self.turn + 1) % self.groups
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed training needs, as tensors and numbers."""
-        runs = [None if run is None else _saved(run) for run in self.runs]
-        return {"turn": self.turn, "runs": runs}
-
-    def load_state_dict(self, state: Mapping[str, Any], rule: UpdateRule, like: Tensor) -> None:
-        """Go on where ``state_dict`` was taken."""
-        self.turn = state["turn"]
-        self.runs = [None if saved is None else self._restored(saved, rule, like) for saved in state["runs"]]
-
-    def _restored(self, saved: Mapping[str, Any], rule: UpdateRule, like: Tensor) -> Run:
-        run = Run.begin(rule, self.problems, self.n, steps=saved["left"], seed=saved["seed"], like=like)
-        run.stream.set_state(saved["stream"])
-        return replace(run, **{key: saved[key] for key in ("batch", "params", "state", "alive")})
-
-
-def _saved(run: Run) -> dict[str, Any]:
-    return {
-        "seed": run.seed,
-        "left": run.left,
-        "stream": run.stream.get_state(),
-        "batch": run.batch,
-        "params": run.params,
-        "state": run.state,
-        "alive": run.alive,
-    }
-
-
-def like_of(rule: UpdateRule) -> Tensor:
-    """A tensor on the device and in the precision of the rule."""
-    if isinstance(rule, nn.Module):
-        for p in rule.parameters():
-            return p.detach()
-    raise ValueError(f"{type(rule).__name__} has no parameters to learn; required is a rule with some, as LSTMRule")
-
-
-def require_objective(objective: str, sigma: float = math.inf) -> None:
-    """Refuse an unknown objective, or a standard deviation that is not above 0."""
-    if objective not in ("log", "loss"):
-        raise ValueError(f"objective={objective!r}; choose 'log' or 'loss'")
-    if not sigma > 0:
-        raise ValueError(f"sigma={sigma}; required is a standard deviation above 0, such as 0.01")
