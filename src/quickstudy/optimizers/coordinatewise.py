@@ -137,6 +137,11 @@ def bounded(s: Tensor) -> Tensor:
     return _BOUND * torch.tanh(s / _BOUND)
 
 
+def bounded_(s: Tensor) -> Tensor:
+    """The same in place."""
+    return s.mul_(1 / _BOUND).tanh_().mul_(_BOUND)
+
+
 def mean_square(g: Tensor, problems: int) -> Tensor:
     """The mean square of each tensor, with axes of size 1."""
     axes = tuple(range(problems, g.ndim))

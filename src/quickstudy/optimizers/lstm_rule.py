@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from quickstudy.optimizers.coordinatewise import CoordinatewiseRule, State, bounded, inverse_root, read_scales
+from quickstudy.optimizers.coordinatewise import CoordinatewiseRule, State, bounded, bounded_, inverse_root, read_scales
 
 
 class LSTMRule(CoordinatewiseRule):
@@ -73,6 +73,46 @@ class LSTMRule(CoordinatewiseRule):
         new = {"elements": torch.cat([h1, c1, h2, c2, v[None]]), "t": state["t"] + 1}
         return -self.lr * torch.exp(bounded(s + self.scaling @ seen)) * v, new
 
+    def update_in_place(self, p: Tensor, g: Tensor, scales: Tensor, state: State, lr: float) -> None:
+        """``update`` with as few passes over memory as possible: what is the same for all elements of the tensor goes
+        into biases, and these into a row of ones."""
+        elements, n = state["elements"], self.hidden
+        state["t"].add_(1)
+        roots = inverse_root(scales)[:, 0]
+        seen = read_scales(roots[:, None])[:, 0]
+        root, recent = roots.tolist()
+        w1 = torch.cat([self.w1[:, :2], self.w1[:, 4:], (self.b1 + self.w1[:, 2:4] @ seen)[:, None]], 1)
+        w2 = torch.cat([self.w2, self.b2[:, None]], 1)
+        bias = self.bias.clone()
+        bias[0] += self.scaling @ seen
+        w3 = torch.cat([self.out, bias[:, None]], 1)
+        size = min(self.chunk(p), len(p))
+        # rows: both numbers that are read, h of the first layer, ones; h of both layers, ones; h of the second, ones
+        first, second, third, gates, out, now = (
+            elements.new_ones(rows, size) for rows in (n + 3, 2 * n + 1, n + 1, 4 * n, 2, 1)
+        )
+        for i in range(0, len(p), size):
+            part = slice(i, min(i + size, len(p)))
+            m = part.stop - i
+            if m < size:
+                first, second, third, gates, out, now = (
+                    b[:, :m].clone() for b in (first, second, third, gates, out, now)
+                )
+            e = elements[:, part]
+            h1, c1, h2, c2, v = e[:n], e[n : 2 * n], e[2 * n : 3 * n], e[3 * n : 4 * n], e[4 * n]
+            torch.mul(g[part], recent, out=now[0])
+            read_gradient_(now[0], self.p, first)
+            first[2:-1].copy_(h1)
+            _cell_(w1, first, gates, h1, c1)
+            second[:n].copy_(h1)
+            second[n:-1].copy_(h2)
+            _cell_(w2, second, gates, h2, c2)
+            third[:-1].copy_(h2)
+            torch.mm(w3, third, out=out)
+            normalised = torch.mul(g[part], root, out=now[0])
+            torch.lerp(normalised, v, out[1].sigmoid_(), out=v)
+            p[part].addcmul_(v.to(p.dtype), bounded_(out[0]).exp_().to(p.dtype), value=-self.lr * lr)
+
 
 def read_gradient(g: Tensor, p: float) -> Tensor:
     """Numbers of any size (N,) as two of moderate size, (2, N); see above."""
@@ -89,3 +129,19 @@ def _cell(w: Tensor, b: Tensor, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor
     i, f, o = torch.sigmoid(gates[: 3 * n]).chunk(3)
     c = f * c + i * torch.tanh(gates[3 * n :])
     return o * torch.tanh(c), c
+
+
+def read_gradient_(g: Tensor, p: float, out: Tensor) -> None:
+    """``read_gradient`` into the first two rows of ``out``. As log|g|/p is −1 at |g| = e^{−p}, both cases are clamps."""
+    torch.mul(g, math.exp(p), out=out[1]).clamp_(-1, 1)
+    torch.abs(g, out=out[0]).clamp_(min=math.exp(-p)).log_().mul_(1 / p)
+
+
+def _cell_(w: Tensor, x: Tensor, gates: Tensor, h: Tensor, c: Tensor) -> None:
+    """``_cell`` in place: x (inputs + hidden + 1, N) ends with ones, w with the bias."""
+    n = len(h)
+    torch.mm(w, x, out=gates)
+    gates[: 3 * n].sigmoid_()
+    gates[3 * n :].tanh_()
+    c.mul_(gates[n : 2 * n]).addcmul_(gates[:n], gates[3 * n :])
+    torch.tanh(c, out=h).mul_(gates[2 * n : 3 * n])

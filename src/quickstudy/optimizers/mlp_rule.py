@@ -15,7 +15,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from quickstudy.optimizers.coordinatewise import TINY, CoordinatewiseRule, State, bounded, inverse_root, read_scales
+from quickstudy.optimizers.coordinatewise import (
+    TINY,
+    CoordinatewiseRule,
+    State,
+    bounded,
+    bounded_,
+    inverse_root,
+    read_scales,
+)
 
 _TIMES = (1.0, 3.0, 10.0, 30.0)
 _SMALLEST = 1e-4
@@ -94,3 +102,46 @@ class MLPRule(CoordinatewiseRule):
         d = (out[:-1] * directions).sum(0) * roots[0]
         size = self.size @ time + self.scaling @ seen
         return -self.lr * torch.exp(bounded(out[-1] + size)) * d, {"elements": elements, "t": t}
+
+    def update_in_place(self, p: Tensor, g: Tensor, scales: Tensor, state: State, lr: float) -> None:
+        """``update`` with as few passes over memory as possible: what is the same for all elements of the tensor goes
+        into small matrices, and biases into a row of ones."""
+        t, k, n = state["t"].add_(1), len(self.momenta), self.numbers
+        elements, moments = state["elements"], len(self.moments)
+        roots, seen = inverse_root(scales), read_scales(inverse_root(scales))[:, 0]
+        recent, time = scales[1] + TINY, 1 - torch.exp(-t / t.new_tensor(_TIMES))
+        decays = t.new_tensor([*self.momenta, *self.moments])[:, None]
+        corrections = 1 / (1 - decays[k:] ** t)  # (moments, 1)
+        fresh = torch.zeros(n, 2, dtype=t.dtype, device=t.device)  # how much of g and of g² enters each average
+        fresh[:k, :1], fresh[k:, 1:] = 1 - decays[:k], 1 - decays[k:]
+        # rows of x: own directions (k + 1), logarithms of second moments, ones
+        of_logs = self.w1[:, k + 1 : k + 1 + moments]
+        bias = self.b1 + self.time @ time + self.w1[:, k + 1 + moments :] @ seen + of_logs.sum(1) * (0.5 * recent.log())
+        w1 = torch.cat([self.w1[:, : k + 1], -0.5 * of_logs, bias[:, None]], 1)
+        out_bias = self.skip.clone()
+        out_bias[-1] += self.size @ time + self.scaling @ seen
+        w2 = torch.cat([self.out, out_bias[:, None]], 1)
+        size = min(self.chunk(p), len(p))
+        both, x, hidden, out, own = (
+            t.new_ones(rows, size) for rows in (2, k + 2 + moments, self.hidden + 1, k + 2, moments)
+        )
+        for i in range(0, len(p), size):
+            part = slice(i, min(i + size, len(p)))
+            m = part.stop - i
+            if m < size:
+                both, x, hidden, out, own = (b[:, :m].clone() for b in (both, x, hidden, out, own))
+            e = elements[:, part]
+            both[0].copy_(g[part])
+            torch.mul(both[0], both[0], out=both[1])
+            e.mul_(decays).addmm_(fresh, both)
+            torch.mul(e[k:], corrections, out=own).add_(_SMALLEST * recent)
+            torch.log(own, out=x[k + 1 : -1])
+            own[0].rsqrt_()
+            torch.mul(e[:k], own[0], out=x[:k])
+            torch.mul(both[0], own[0], out=x[k])
+            torch.mm(w1, x, out=hidden[:-1]).relu_()
+            torch.mm(w2, hidden, out=out)
+            out[:k].mul_(e[:k])
+            out[k].mul_(both[0])
+            stepsize = bounded_(out[-1]).exp_()
+            p[part].addcmul_(out[:-1].sum(0).to(p.dtype), stepsize.to(p.dtype), value=-self.lr * lr * float(roots[0]))
