@@ -143,7 +143,7 @@ def test_the_whole_horizon_is_exact_and_a_part_of_it_is_not():
 
 def test_late_steps_count_for_more():
     rule = Drift()
-    found = Backpropagated(HalfSquares(), n=1, unroll=4, horizon=4, groups=1, objective="loss", late=True)
+    found = Backpropagated(HalfSquares(), n=1, unroll=4, horizon=4, groups=1, objective="loss", late=1.0)
     value = float(found(rule, generator()).detach())
     expected = sum(2 * t / 5 * 0.5 * (3 - 0.05 * t) ** 2 for t in range(1, 5)) / 4
     assert value == pytest.approx(expected, rel=1e-12)

@@ -20,7 +20,7 @@ _DECAY = 0.999
 _RECENT = 0.9
 TINY = 1e-30
 _SMALL = 1e-10
-_BOUND = 4.0
+_BOUND = 8.0
 
 
 class CoordinatewiseRule(nn.Module, ABC):
@@ -122,18 +122,26 @@ def inverse_root(square: Tensor) -> Tensor:
     return torch.where(square > TINY, torch.rsqrt(square.clamp(min=TINY)), 0.0)
 
 
+SCALING = (0.0, 0.8, 3.0)
+"""What rules start with as weights of these numbers in the logarithm of a step: gradients above 1 are taken as they
+are, as momentum takes them, and smaller ones nearly in units of their size, as Adam does."""
+SCALES = 3
+"""How many numbers ``read_scales`` gives."""
+
+
 def read_scales(roots: Tensor) -> Tensor:
-    """How small recent gradients are against the largest ones, and how large those are, as moderate numbers, (2, N).
+    """What a rule reads of a tensor's scales, (3, N), as moderate numbers: how small recent gradients are against the
+    largest ones, and the logarithm of the largest ones where they are below 1, and where they are above.
 
     Args:
         roots: 1/√ of both scales, (2, N).
     """
     logs = torch.log(roots.clamp(min=_SMALL, max=1 / _SMALL))
-    return torch.stack([(logs[1] - logs[0]).clamp(-1, 3) / 3, logs[0] / 3])
+    return torch.stack([(logs[1] - logs[0]).clamp(-1, 3) / 3, -logs[0].clamp(min=0) / 3, -logs[0].clamp(max=0) / 3])
 
 
 def bounded(s: Tensor) -> Tensor:
-    """A logarithm of a factor between e⁻⁴ and e⁴, smoothly: far from its training a rule stays within that."""
+    """A logarithm of a factor between e⁻⁸ and e⁸, smoothly: far from its training a rule stays within that."""
     return _BOUND * torch.tanh(s / _BOUND)
 
 

@@ -16,7 +16,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from quickstudy.optimizers.coordinatewise import CoordinatewiseRule, State, bounded, bounded_, inverse_root, read_scales
+from quickstudy.optimizers.coordinatewise import (
+    SCALES,
+    SCALING,
+    CoordinatewiseRule,
+    State,
+    bounded,
+    bounded_,
+    inverse_root,
+    read_scales,
+)
 
 
 class LSTMRule(CoordinatewiseRule):
@@ -48,11 +57,11 @@ class LSTMRule(CoordinatewiseRule):
 
         # rows of gates: input, forget, output, candidate; a forget gate starts open
         open_forget = torch.zeros(4 * hidden).index_fill(0, torch.arange(hidden, 2 * hidden), 1.0)
-        self.w1, self.b1 = weights(4), nn.Parameter(open_forget.clone())
+        self.w1, self.b1 = weights(2 + SCALES), nn.Parameter(open_forget.clone())
         self.w2, self.b2 = weights(hidden), nn.Parameter(open_forget)
         self.out = nn.Parameter(torch.zeros(2, hidden))
-        self.scaling = nn.Parameter(torch.tensor([0.0, -1.6]))
-        self.bias = nn.Parameter(torch.tensor([0.0, 2.0]))
+        self.scaling = nn.Parameter(torch.tensor(SCALING))
+        self.bias = nn.Parameter(torch.tensor([0.0, 2.2]))
 
     @property
     def numbers(self) -> int:
@@ -64,8 +73,8 @@ class LSTMRule(CoordinatewiseRule):
         elements, n = state["elements"], self.hidden
         h1, c1, h2, c2 = elements[: 4 * n].chunk(4)  # (hidden, N) each
         roots = inverse_root(scales)  # (2, N)
-        seen = read_scales(roots)  # (2, N) or (2, 1)
-        z = torch.cat([read_gradient(g * roots[1], self.p), seen.expand(2, len(g))])
+        seen = read_scales(roots)  # (3, N) or (3, 1)
+        z = torch.cat([read_gradient(g * roots[1], self.p), seen.expand(SCALES, len(g))])
         h1, c1 = _cell(self.w1, self.b1, z, h1, c1)
         h2, c2 = _cell(self.w2, self.b2, h1, h2, c2)
         s, f = torch.addmm(self.bias[:, None], self.out, h2)  # (N,) each
@@ -81,7 +90,9 @@ class LSTMRule(CoordinatewiseRule):
         roots = inverse_root(scales)[:, 0]
         seen = read_scales(roots[:, None])[:, 0]
         root, recent = roots.tolist()
-        w1 = torch.cat([self.w1[:, :2], self.w1[:, 4:], (self.b1 + self.w1[:, 2:4] @ seen)[:, None]], 1)
+        w1 = torch.cat(
+            [self.w1[:, :2], self.w1[:, 2 + SCALES :], (self.b1 + self.w1[:, 2 : 2 + SCALES] @ seen)[:, None]], 1
+        )
         w2 = torch.cat([self.w2, self.b2[:, None]], 1)
         bias = self.bias.clone()
         bias[0] += self.scaling @ seen

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.optimizers.coordinatewise import (
+    SCALES,
+    SCALING,
     TINY,
     CoordinatewiseRule,
     State,
@@ -35,7 +37,7 @@ class MLPRule(CoordinatewiseRule):
     Args:
         hidden: units of each layer.
         momenta: the decays β_i.
-        moments: the decays γ_j of second moments, at least two; features are divided by the root of the last.
+        moments: the decays γ_j of second moments; directions are read in units of the root of the first.
         lr: size of the first steps, above 0.
         seed: of the first weights.
 
@@ -57,10 +59,10 @@ class MLPRule(CoordinatewiseRule):
         seed: int = 0,
     ):
         super().__init__()
-        if hidden < 1 or lr <= 0 or not momenta or len(moments) < 2:
+        if hidden < 1 or lr <= 0 or not momenta or not moments:
             raise ValueError(
                 f"hidden={hidden}, lr={lr}, momenta={momenta}, moments={moments}; required is at least 1 unit, lr "
-                "above 0, a decay of momenta and two of second moments"
+                "above 0, a decay of momenta and one of second moments"
             )
         if not all(0 <= decay < 1 for decay in (*momenta, *moments)):
             raise ValueError(f"momenta={momenta}, moments={moments}; required are decays of at least 0 and below 1")
@@ -70,11 +72,11 @@ class MLPRule(CoordinatewiseRule):
         def weights(rows: int, columns: int) -> nn.Parameter:
             return nn.Parameter(torch.randn(rows, columns, generator=generator) * columns**-0.5)
 
-        features = len(momenta) + len(moments) + 3
+        features = len(momenta) + 1 + len(moments) + SCALES
         self.w1, self.b1 = weights(hidden, features), nn.Parameter(torch.zeros(hidden))
         self.time = nn.Parameter(torch.zeros(hidden, len(_TIMES)))
         self.out = nn.Parameter(torch.zeros(len(momenta) + 2, hidden))
-        self.scaling = nn.Parameter(torch.tensor([0.0, -1.6]))
+        self.scaling = nn.Parameter(torch.tensor(SCALING))
         self.size = nn.Parameter(torch.zeros(len(_TIMES)))
         self.skip = nn.Parameter(torch.zeros(len(momenta) + 2).index_fill(0, torch.tensor(0), 1.0))
 
@@ -94,8 +96,8 @@ class MLPRule(CoordinatewiseRule):
         recent = scales[1] + TINY
         own = torch.rsqrt(elements[k:] / (1 - decays[k:] ** t) + _SMALLEST * recent)  # (moments, N)
         ratios = torch.log(own) + 0.5 * torch.log(recent)
-        seen = read_scales(roots)  # (2, N) or (2, 1)
-        x = torch.cat([directions * own[0], ratios, seen.expand(2, len(g))])
+        seen = read_scales(roots)  # (3, N) or (3, 1)
+        x = torch.cat([directions * own[0], ratios, seen.expand(SCALES, len(g))])
         time = 1 - torch.exp(-t / g.new_tensor(_TIMES))
         hidden = torch.relu(torch.addmm((self.b1 + self.time @ time)[:, None], self.w1, x))
         out = torch.addmm(self.skip[:, None], self.out, hidden)  # (momenta + 2, N)
@@ -121,27 +123,52 @@ class MLPRule(CoordinatewiseRule):
         out_bias = self.skip.clone()
         out_bias[-1] += self.size @ time + self.scaling @ seen
         w2 = torch.cat([self.out, out_bias[:, None]], 1)
-        size = min(self.chunk(p), len(p))
-        both, x, hidden, out, own = (
-            t.new_ones(rows, size) for rows in (2, k + 2 + moments, self.hidden + 1, k + 2, moments)
+        work, factor = _Work(), -self.lr * lr * float(roots[0])
+        for i in range(0, len(p), self.chunk(p)):
+            here, slope, e = (whole[..., i : i + self.chunk(p)] for whole in (p, g, elements))
+            w = work.of(e, k, moments, self.hidden)
+            m, v = e[:k], e[k:]
+            w.g.copy_(slope)
+            torch.mul(w.g, w.g, out=w.square)
+            e.mul_(decays).addmm_(fresh, w.both)
+            torch.mul(v, corrections, out=w.own).add_(_SMALLEST * recent)
+            torch.log(w.own, out=w.logs)
+            w.root.rsqrt_()
+            torch.mul(m, w.root, out=w.momenta)
+            torch.mul(w.g, w.root, out=w.gradient)
+            torch.mm(w1, w.x, out=w.units).relu_()
+            torch.mm(w2, w.hidden, out=w.out)
+            w.of_m.mul_(m)
+            w.of_g.mul_(w.g)
+            torch.sum(w.mixed, 0, out=w.square)
+            bounded_(w.s).exp_()
+            if p.dtype == w.s.dtype:
+                here.addcmul_(w.square, w.s, value=factor)
+            else:
+                here.add_(w.square.mul_(w.s), alpha=factor)
+
+
+class _Work:
+    """Tensors that a chunk is worked on in, and views of them: made once, as making them takes time as well."""
+
+    def of(self, e: Tensor, k: int, moments: int, hidden: int) -> "_Work":
+        """For a chunk of this size."""
+        size = e.shape[-1]
+        if vars(self) and self.g.shape[-1] == size:
+            return self
+        self.both, self.own = e.new_empty(2, size), e.new_empty(moments, size)
+        self.x, self.hidden, self.out = (
+            e.new_ones(k + 2 + moments, size),
+            e.new_ones(hidden + 1, size),
+            e.new_empty(k + 2, size),
         )
-        for i in range(0, len(p), size):
-            part = slice(i, min(i + size, len(p)))
-            m = part.stop - i
-            if m < size:
-                both, x, hidden, out, own = (b[:, :m].clone() for b in (both, x, hidden, out, own))
-            e = elements[:, part]
-            both[0].copy_(g[part])
-            torch.mul(both[0], both[0], out=both[1])
-            e.mul_(decays).addmm_(fresh, both)
-            torch.mul(e[k:], corrections, out=own).add_(_SMALLEST * recent)
-            torch.log(own, out=x[k + 1 : -1])
-            own[0].rsqrt_()
-            torch.mul(e[:k], own[0], out=x[:k])
-            torch.mul(both[0], own[0], out=x[k])
-            torch.mm(w1, x, out=hidden[:-1]).relu_()
-            torch.mm(w2, hidden, out=out)
-            out[:k].mul_(e[:k])
-            out[k].mul_(both[0])
-            stepsize = bounded_(out[-1]).exp_()
-            p[part].addcmul_(out[:-1].sum(0).to(p.dtype), stepsize.to(p.dtype), value=-self.lr * lr * float(roots[0]))
+        self.g, self.square = self.both
+        self.root, self.momenta, self.gradient, self.logs = self.own[0], self.x[:k], self.x[k], self.x[k + 1 : -1]
+        self.units, self.of_m, self.of_g, self.mixed, self.s = (
+            self.hidden[:-1],
+            self.out[:k],
+            self.out[k],
+            self.out[:-1],
+            self.out[-1],
+        )
+        return self

@@ -31,7 +31,7 @@ class Backpropagated:
         mode: "reverse" or "recompute" are exact through the window, the latter in memory that grows by parameters and
             not by activations; "first_order" takes gradients of problems as constants, as the paper does: faster.
         objective: "log": logarithms of losses, to which every factor of improvement counts alike; or "loss".
-        late: later steps of a horizon count for more, in proportion to their number.
+        late: later steps of a horizon count for more, in proportion to this power of their number.
 
     Attributes:
         diverged: problems that were given up in the last estimate.
@@ -47,7 +47,7 @@ class Backpropagated:
         groups: int = 4,
         mode: AnyMode = "reverse",
         objective: Objective = "log",
-        late: bool = False,
+        late: float = 0.0,
     ):
         require_objective(objective)
         if isinstance(as_mode(mode), Implicit):

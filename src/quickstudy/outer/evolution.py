@@ -63,7 +63,7 @@ class EvolutionStrategies:
         groups: int = 1,
         persistent: bool = False,
         objective: Objective = "log",
-        late: bool = False,
+        late: float = 0.0,
     ):
         require_objective(objective, sigma)
         if pairs < 1:

@@ -84,14 +84,14 @@ class Runs:
         unroll: steps of a window.
         horizon: steps of a run.
         groups: how many runs take turns; their horizons end at different times.
-        late: later steps of a horizon count for more, in proportion to their number.
+        late: later steps of a horizon count for more, in proportion to this power of their number.
 
     Raises:
         ValueError: numbers below 1, or a horizon that is not some windows long.
     """
 
     def __init__(
-        self, problems: ProblemDistribution, *, n: int, unroll: int, horizon: int, groups: int, late: bool = False
+        self, problems: ProblemDistribution, *, n: int, unroll: int, horizon: int, groups: int, late: float = 0.0
     ):
         if min(n, unroll, groups) < 1 or horizon < unroll or horizon % unroll:
             raise ValueError(
@@ -118,8 +118,9 @@ class Runs:
         """Of the steps of the next window; their mean over a horizon is 1."""
         if not self.late:
             return None
+        powers = [t**self.late for t in range(1, self.horizon + 1)]
         done = self.horizon - run.left
-        return [2 * (done + t + 1) / (self.horizon + 1) for t in range(self.unroll)]
+        return [power * self.horizon / sum(powers) for power in powers[done : done + self.unroll]]
 
     def put(self, run: Run) -> None:
         """Where the run whose turn it was has come to; the next one is the next's turn."""
