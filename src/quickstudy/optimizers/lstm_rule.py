@@ -21,6 +21,7 @@ from quickstudy.optimizers.coordinatewise import (
     SCALING,
     CoordinatewiseRule,
     State,
+    at_a_time,
     bounded,
     bounded_,
     inverse_root,
@@ -65,7 +66,7 @@ class LSTMRule(CoordinatewiseRule):
 
     @property
     def numbers(self) -> int:
-        """h and c of both layers."""
+        """h and c of both layers, and an average of gradients."""
         return 4 * self.hidden + 1
 
     def update(self, g: Tensor, scales: Tensor, state: State) -> tuple[Tensor, State]:
@@ -82,12 +83,10 @@ class LSTMRule(CoordinatewiseRule):
         new = {"elements": torch.cat([h1, c1, h2, c2, v[None]]), "t": state["t"] + 1}
         return -self.lr * torch.exp(bounded(s + self.scaling @ seen)) * v, new
 
-    def update_in_place(self, p: Tensor, g: Tensor, scales: Tensor, state: State, lr: float) -> None:
+    def update_in_place(self, p: Tensor, g: Tensor, scales: Tensor, elements: Tensor, t: int, lr: float) -> None:
         """``update`` with as few passes over memory as possible: what is the same for all elements of the tensor goes
         into biases, and these into a row of ones."""
-        elements, n = state["elements"], self.hidden
-        state["t"].add_(1)
-        roots = inverse_root(scales)[:, 0]
+        n, roots = self.hidden, inverse_root(scales)[:, 0]
         seen = read_scales(roots[:, None])[:, 0]
         root, recent = roots.tolist()
         w1 = torch.cat(
@@ -97,32 +96,44 @@ class LSTMRule(CoordinatewiseRule):
         bias = self.bias.clone()
         bias[0] += self.scaling @ seen
         w3 = torch.cat([self.out, bias[:, None]], 1)
-        size = min(self.chunk(p), len(p))
-        # rows: both numbers that are read, h of the first layer, ones; h of both layers, ones; h of the second, ones
-        first, second, third, gates, out, now = (
-            elements.new_ones(rows, size) for rows in (n + 3, 2 * n + 1, n + 1, 4 * n, 2, 1)
-        )
+        work, size = _Work(), at_a_time(p.device)
         for i in range(0, len(p), size):
-            part = slice(i, min(i + size, len(p)))
-            m = part.stop - i
-            if m < size:
-                first, second, third, gates, out, now = (
-                    b[:, :m].clone() for b in (first, second, third, gates, out, now)
-                )
-            e = elements[:, part]
-            h1, c1, h2, c2, v = e[:n], e[n : 2 * n], e[2 * n : 3 * n], e[3 * n : 4 * n], e[4 * n]
-            torch.mul(g[part], recent, out=now[0])
-            read_gradient_(now[0], self.p, first)
-            first[2:-1].copy_(h1)
-            _cell_(w1, first, gates, h1, c1)
-            second[:n].copy_(h1)
-            second[n:-1].copy_(h2)
-            _cell_(w2, second, gates, h2, c2)
-            third[:-1].copy_(h2)
-            torch.mm(w3, third, out=out)
-            normalised = torch.mul(g[part], root, out=now[0])
-            torch.lerp(normalised, v, out[1].sigmoid_(), out=v)
-            p[part].addcmul_(v.to(p.dtype), bounded_(out[0]).exp_().to(p.dtype), value=-self.lr * lr)
+            here, slope, e = (whole[..., i : i + size] for whole in (p, g, elements))
+            h1, c1, h2, c2 = e[:-1].chunk(4)
+            w = work.of(e, n)
+            w.g.copy_(slope)
+            _read_gradient(torch.mul(w.g, recent, out=w.one), self.p, w.read)
+            w.h1_before.copy_(h1)
+            _cell_in_place(w1, w.first, w.gates, h1, c1)
+            w.h1.copy_(h1)
+            w.h2_before.copy_(h2)
+            _cell_in_place(w2, w.second, w.gates, h2, c2)
+            w.h2.copy_(h2)
+            torch.mm(w3, w.third, out=w.out)
+            torch.lerp(w.g.mul_(root), e[-1], w.f.sigmoid_(), out=e[-1])
+            bounded_(w.s).exp_()
+            if p.dtype == w.s.dtype:
+                here.addcmul_(e[-1], w.s, value=-self.lr * lr)
+            else:
+                here.add_(w.s.mul_(e[-1]), alpha=-self.lr * lr)
+
+
+class _Work:
+    """Tensors that a chunk is worked on in, and views of them: made once, as making them takes time as well."""
+
+    def of(self, e: Tensor, n: int) -> "_Work":
+        """For a chunk of this size."""
+        size = e.shape[-1]
+        if vars(self) and self.g.shape[-1] == size:
+            return self
+        self.g, self.one = e.new_empty(2, size)
+        self.gates, self.out = e.new_empty(4 * n, size), e.new_empty(2, size)
+        # what is read, h of the first layer, ones; h of both layers, ones; h of the second layer, ones
+        self.first, self.second, self.third = (e.new_ones(rows, size) for rows in (n + 3, 2 * n + 1, n + 1))
+        self.read, self.h1_before = self.first[:2], self.first[2:-1]
+        self.h1, self.h2_before, self.h2 = self.second[:n], self.second[n:-1], self.third[:-1]
+        self.s, self.f = self.out
+        return self
 
 
 def read_gradient(g: Tensor, p: float) -> Tensor:
@@ -142,14 +153,14 @@ def _cell(w: Tensor, b: Tensor, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor
     return o * torch.tanh(c), c
 
 
-def read_gradient_(g: Tensor, p: float, out: Tensor) -> None:
-    """``read_gradient`` into the first two rows of ``out``. As log|g|/p is −1 at |g| = e^{−p}, both cases are clamps."""
+def _read_gradient(g: Tensor, p: float, out: Tensor) -> None:
+    """``read_gradient`` into ``out``, (2, N). As log|g|/p is −1 at |g| = e^{−p}, both cases of each row are clamps."""
     torch.mul(g, math.exp(p), out=out[1]).clamp_(-1, 1)
     torch.abs(g, out=out[0]).clamp_(min=math.exp(-p)).log_().mul_(1 / p)
 
 
-def _cell_(w: Tensor, x: Tensor, gates: Tensor, h: Tensor, c: Tensor) -> None:
-    """``_cell`` in place: x (inputs + hidden + 1, N) ends with ones, w with the bias."""
+def _cell_in_place(w: Tensor, x: Tensor, gates: Tensor, h: Tensor, c: Tensor) -> None:
+    """``_cell``: x (inputs + hidden + 1, N) ends with ones, w with the bias."""
     n = len(h)
     torch.mm(w, x, out=gates)
     gates[: 3 * n].sigmoid_()

@@ -21,6 +21,7 @@ from quickstudy.optimizers.coordinatewise import (
     TINY,
     CoordinatewiseRule,
     State,
+    at_a_time,
     bounded,
     bounded_,
     inverse_root,
@@ -105,16 +106,15 @@ class MLPRule(CoordinatewiseRule):
         size = self.size @ time + self.scaling @ seen
         return -self.lr * torch.exp(bounded(out[-1] + size)) * d, {"elements": elements, "t": t}
 
-    def update_in_place(self, p: Tensor, g: Tensor, scales: Tensor, state: State, lr: float) -> None:
+    def update_in_place(self, p: Tensor, g: Tensor, scales: Tensor, elements: Tensor, t: int, lr: float) -> None:
         """``update`` with as few passes over memory as possible: what is the same for all elements of the tensor goes
         into small matrices, and biases into a row of ones."""
-        t, k, n = state["t"].add_(1), len(self.momenta), self.numbers
-        elements, moments = state["elements"], len(self.moments)
+        k, moments = len(self.momenta), len(self.moments)
         roots, seen = inverse_root(scales), read_scales(inverse_root(scales))[:, 0]
-        recent, time = scales[1] + TINY, 1 - torch.exp(-t / t.new_tensor(_TIMES))
-        decays = t.new_tensor([*self.momenta, *self.moments])[:, None]
-        corrections = 1 / (1 - decays[k:] ** t)  # (moments, 1)
-        fresh = torch.zeros(n, 2, dtype=t.dtype, device=t.device)  # how much of g and of g² enters each average
+        recent, time = scales[1] + TINY, 1 - torch.exp(-(t + 1) / elements.new_tensor(_TIMES))
+        decays = elements.new_tensor([*self.momenta, *self.moments])[:, None]
+        corrections = 1 / (1 - decays[k:] ** (t + 1))  # (moments, 1)
+        fresh = elements.new_zeros(self.numbers, 2)  # how much of g and of g² enters each average
         fresh[:k, :1], fresh[k:, 1:] = 1 - decays[:k], 1 - decays[k:]
         # rows of x: own directions (k + 1), logarithms of second moments, ones
         of_logs = self.w1[:, k + 1 : k + 1 + moments]
@@ -124,8 +124,9 @@ class MLPRule(CoordinatewiseRule):
         out_bias[-1] += self.size @ time + self.scaling @ seen
         w2 = torch.cat([self.out, out_bias[:, None]], 1)
         work, factor = _Work(), -self.lr * lr * float(roots[0])
-        for i in range(0, len(p), self.chunk(p)):
-            here, slope, e = (whole[..., i : i + self.chunk(p)] for whole in (p, g, elements))
+        size = at_a_time(p.device)
+        for i in range(0, len(p), size):
+            here, slope, e = (whole[..., i : i + size] for whole in (p, g, elements))
             w = work.of(e, k, moments, self.hidden)
             m, v = e[:k], e[k:]
             w.g.copy_(slope)
