@@ -217,6 +217,14 @@ CASES: dict[str, Case] = {
     "meta_sgd, shared": Case(lambda: learners.MetaSGD(smooth(), head="shared", inner_lr=0.3, inner_steps=3)),
     "meta_curvature": Case(lambda: learners.MetaCurvature(smooth(), inner_lr=0.3, inner_steps=3)),
     "meta_curvature, conv4": Case(lambda: learners.MetaCurvature(conv(pool="stride"), inner_steps=2), images=True),
+    "meta_lstm": Case(lambda: learners.MetaLSTM(smooth(), inner_steps=3)),
+    "meta_lstm, shared": Case(lambda: learners.MetaLSTM(smooth(), head="shared", inner_lr=0.3, inner_steps=3)),
+    "meta_lstm, conv4": Case(
+        lambda: learners.MetaLSTM(conv(pool="stride"), inner_steps=2, mode="first_order"), images=True, exact=False
+    ),
+    "meta_lstm, sinusoid": Case(
+        lambda: learners.MetaLSTM(curve(), head=None, inner_lr=0.05, mode="recompute"), regression=True
+    ),
     "reptile": Case(lambda: learners.Reptile(smooth(), inner_lr=0.3, inner_steps=5), exact=False, query_loss=False),
     "reptile, sinusoid": Case(
         lambda: learners.Reptile(nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)), head=None, inner_lr=0.05),

@@ -34,6 +34,7 @@ BUILD = {
     "proto_maml": lambda: q.ProtoMAML(q.MLP(4, (8,), 5), inner_steps=2),
     "meta_sgd": lambda: q.MetaSGD(q.MLP(4, (8,), 5), inner_lr=0.3),
     "meta_curvature": lambda: q.MetaCurvature(q.MLP(4, (8,), 5), inner_lr=0.3, inner_steps=2),
+    "meta_lstm": lambda: learners.MetaLSTM(q.MLP(4, (8,), 5), inner_lr=0.3, hidden=3, seed=2),
     "reptile": lambda: q.Reptile(q.MLP(4, (8,), 5), inner_lr=0.3, train_steps=3),
     "imaml": lambda: q.IMAML(q.MLP(4, (8,), 5), solver="neumann", iterations=7),
     "cavia": lambda: q.CAVIA(q.MLP(4 + 2, (8,), 3), context=2),

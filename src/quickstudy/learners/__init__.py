@@ -15,6 +15,7 @@ from quickstudy.learners.maml import MAML
 from quickstudy.learners.mann import MANN
 from quickstudy.learners.matching_net import MatchingNet
 from quickstudy.learners.meta_curvature import MetaCurvature
+from quickstudy.learners.meta_lstm import MetaLSTM
 from quickstudy.learners.meta_opt_net import MetaOptNet
 from quickstudy.learners.meta_sgd import MetaSGD
 from quickstudy.learners.nearest_neighbour import NearestNeighbour
@@ -44,6 +45,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "proto_maml": ProtoMAML,
     "meta_sgd": MetaSGD,
     "meta_curvature": MetaCurvature,
+    "meta_lstm": MetaLSTM,
     "reptile": Reptile,
     "imaml": IMAML,
     "cavia": CAVIA,
@@ -85,6 +87,7 @@ __all__ = [
     "LinearProbe",
     "MatchingNet",
     "MetaCurvature",
+    "MetaLSTM",
     "MetaOptNet",
     "MetaSGD",
     "NearestNeighbour",

@@ -76,8 +76,8 @@ class LSTMRule(CoordinatewiseRule):
         roots = inverse_root(scales)  # (2, N)
         seen = read_scales(roots)  # (3, N) or (3, 1)
         z = torch.cat([read_gradient(g * roots[1], self.p), seen.expand(SCALES, len(g))])
-        h1, c1 = _cell(self.w1, self.b1, z, h1, c1)
-        h2, c2 = _cell(self.w2, self.b2, h1, h2, c2)
+        h1, c1 = lstm_cell(self.w1, self.b1, z, h1, c1)
+        h2, c2 = lstm_cell(self.w2, self.b2, h1, h2, c2)
         s, f = torch.addmm(self.bias[:, None], self.out, h2)  # (N,) each
         v = torch.lerp(g * roots[0], elements[4 * n], torch.sigmoid(f))
         new = {"elements": torch.cat([h1, c1, h2, c2, v[None]]), "t": state["t"] + 1}
@@ -144,7 +144,7 @@ def read_gradient(g: Tensor, p: float) -> Tensor:
     return torch.stack([torch.where(large, logs, -1.0), torch.where(large, g.sign(), math.exp(p) * g)])
 
 
-def _cell(w: Tensor, b: Tensor, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+def lstm_cell(w: Tensor, b: Tensor, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """One LSTM cell of N elements: x (inputs, N), h and c (hidden, N)."""
     gates = torch.addmm(b[:, None], w, torch.cat([x, h]))  # (4 hidden, N)
     n = len(h)
@@ -160,7 +160,7 @@ def _read_gradient(g: Tensor, p: float, out: Tensor) -> None:
 
 
 def _cell_in_place(w: Tensor, x: Tensor, gates: Tensor, h: Tensor, c: Tensor) -> None:
-    """``_cell``: x (inputs + hidden + 1, N) ends with ones, w with the bias."""
+    """``lstm_cell``: x (inputs + hidden + 1, N) ends with ones, w with the bias."""
     n = len(h)
     torch.mm(w, x, out=gates)
     gates[: 3 * n].sigmoid_()
