@@ -20,9 +20,9 @@ class Mixture:
 
     def __init__(self, parts: Sequence[ProblemDistribution], weights: Sequence[float] | None = None):
         weights = [1.0] * len(parts) if weights is None else list(weights)
-        if not parts or len(weights) != len(parts) or min(weights) <= 0:
-            raise ValueError(f"{len(parts)} parts with weights {weights}; required is a positive weight for each part")
-        self.parts, self.weights = tuple(parts), tuple(weights)
+        if not parts or len(weights) != len(parts) or not all(0 < w < float("inf") for w in weights):
+            raise ValueError(f"{len(parts)} parts with weights {weights}; required is a finite weight above 0 for each")
+        self.parts, self.weights = tuple(parts), tuple(float(w) for w in weights)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Problems:
         """Draw ``n`` problems of one of the parts."""

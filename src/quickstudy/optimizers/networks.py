@@ -23,7 +23,7 @@ JUDGED = 512
 """Examples, at most, on which a final loss is measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NetworkProblems:
     """Train a network on labelled examples, by mini-batches, from random weights.
 
@@ -32,8 +32,8 @@ class NetworkProblems:
     uniform in ±scale/√fan_in, biases at 0.
 
     Args:
-        x: examples (n, d), or images (n, channels, height, width) with ``convolutional``.
-        y: classes (n,), from 0.
+        x: examples (n, d), or images (n, channels, height, width) with ``convolutional``; weights have their precision.
+        y: classes (n,), whole numbers from 0.
         depths: numbers of hidden layers; 0 is logistic regression.
         widths: range of the number of hidden units (of channels, with ``convolutional``), log-uniform.
         activations: "sigmoid", "tanh", "relu".
@@ -43,7 +43,8 @@ class NetworkProblems:
         name: of the data, for reports.
 
     Raises:
-        ValueError: examples and labels that do not fit together, an unknown activation, ranges that are none.
+        ValueError: examples and labels that do not fit together or are no such numbers, an unknown activation, more
+            layers than images can be halved, ranges that are none.
     """
 
     x: Tensor = field(repr=False)
@@ -65,11 +66,21 @@ class NetworkProblems:
         if self.x.ndim != (4 if self.convolutional else 2):
             wanted = "(n, channels, height, width)" if self.convolutional else "(n, d)"
             raise ValueError(f"x has shape {tuple(self.x.shape)}; required is {wanted}: reshape it")
+        if not self.x.is_floating_point() or self.y.is_floating_point() or int(self.y.min()) < 0:
+            raise ValueError(
+                f"x of type {self.x.dtype}, y of type {self.y.dtype} from {self.y.min().item():g}; required are "
+                "floating point numbers, and classes as whole numbers from 0: convert them"
+            )
         unknown = [a for a in self.activations if a not in _ACTIVATIONS]
         if unknown or not self.activations:
             raise ValueError(f"activations={self.activations}; choose some of {', '.join(_ACTIVATIONS)}")
         if not self.depths or min(self.depths) < 0 or (self.convolutional and min(self.depths) < 1):
             raise ValueError(f"depths={self.depths}; required are numbers of hidden layers, at least 0 (1 for a CNN)")
+        if self.convolutional and min(self.x.shape[2:]) < 2 ** max(self.depths):
+            raise ValueError(
+                f"depths={self.depths} for images of {self.x.shape[2]} × {self.x.shape[3]}, which each layer halves: "
+                "take fewer layers"
+            )
         for name, bounds in (("widths", self.widths), ("batches", self.batches), ("scale", self.scale)):
             require_range(name, bounds)
 
@@ -83,8 +94,9 @@ class NetworkProblems:
         params: Params = {}
         for i, shape in enumerate(shapes):
             bound = scale / math.sqrt(math.prod(shape[1:]))
-            params[f"layers.{i}.weight"] = bound * (2 * torch.rand(n, *shape, generator=generator) - 1)
-            params[f"layers.{i}.bias"] = torch.zeros(n, shape[0])
+            uniform = 2 * torch.rand(n, *shape, generator=generator, dtype=self.x.dtype) - 1
+            params[f"layers.{i}.weight"] = bound * uniform
+            params[f"layers.{i}.bias"] = uniform.new_zeros(n, shape[0])
         rows = torch.randperm(len(self.x), generator=generator)[:JUDGED]
 
         def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:

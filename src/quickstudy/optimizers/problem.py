@@ -53,17 +53,6 @@ class Problems:
         with torch.no_grad():
             return self.losses(params, self.judged_on)
 
-    def only(self, keep: Tensor) -> "Problems":
-        """Some of them: ``keep`` (m,) are their numbers; batches still come for all, see ``pick``."""
-        return Problems(
-            params=pick(self.params, keep),
-            given=pick(self.given, keep),
-            loss=self.loss,
-            draw=lambda generator: pick(self.draw(generator), keep),
-            judged_on=pick(self.judged_on, keep),
-            kind=self.kind,
-        )
-
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Problems":
         """The same on another device, floating point numbers in another precision. Batches are drawn where they were.
 
@@ -104,11 +93,6 @@ def step_many(rule: UpdateRule, params: Params, grads: Params, state: Any) -> tu
     return rule.step(params, grads, state)
 
 
-def pick(tree: Any, keep: Tensor | slice) -> Any:
-    """The rows ``keep`` of every tensor in a tree."""
-    return pytree.tree_map_only(Tensor, lambda t: t[keep], tree)
-
-
 def between(bounds: tuple[float, float], generator: torch.Generator) -> float:
     """A number between two positive ones, its logarithm uniform."""
     low, high = torch.tensor(bounds, dtype=torch.float64).log().tolist()
@@ -120,14 +104,13 @@ def choose(options: Any, generator: torch.Generator) -> Any:
     return options[int(torch.randint(len(options), (), generator=generator))]
 
 
-def require_range(name: str, bounds: tuple[float, float], lowest: float = 0.0) -> None:
-    """Refuse a range that is not two numbers in order.
+def require_range(name: str, bounds: tuple[float, float]) -> None:
+    """Refuse a range that is not two numbers above 0 in order.
 
     Raises:
         ValueError: naming the argument.
     """
-    if len(bounds) != 2 or not lowest < bounds[0] <= bounds[1] < float("inf"):
+    if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] < float("inf"):
         raise ValueError(
-            f"{name}={tuple(bounds)}; required are two finite numbers above {lowest:g}, the lower one first: correct "
-            "the range"
+            f"{name}={tuple(bounds)}; required are two finite numbers above 0, the lower one first: correct the range"
         )
