@@ -13,7 +13,8 @@ _FOLDER = Path(__file__).parent / "shipped"
 
 def shipped() -> dict[str, Path]:
     """The trained learners in the package: name → file. Beside each file lies its model card, NAME.md."""
-    return {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors"))}
+    files = (path for path in sorted(_FOLDER.glob("*.safetensors")) if not path.stem.startswith("optimizer_"))
+    return {path.stem: path for path in files}
 
 
 def open_learner(name: str | Path) -> Learner:
