@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from quickstudy.inner import Params
 
 State = dict[str, Tensor]
-_CHUNK = 1 << 14  # elements at a time on a CPU: what is made on the way stays in its cache
+_CHUNK = 1 << 16  # elements at a time on a CPU: what is made on the way stays near it
 _MANY = 1 << 19  # elsewhere
 _DECAY = 0.999
 _RECENT = 0.9

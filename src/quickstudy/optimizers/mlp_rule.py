@@ -110,43 +110,44 @@ class MLPRule(CoordinatewiseRule):
         """``update`` with as few passes over memory as possible: what is the same for all elements of the tensor goes
         into small matrices, and biases into a row of ones."""
         k, moments = len(self.momenta), len(self.moments)
-        roots, seen = inverse_root(scales), read_scales(inverse_root(scales))[:, 0]
-        recent, time = scales[1] + TINY, 1 - torch.exp(-(t + 1) / elements.new_tensor(_TIMES))
-        decays = elements.new_tensor([*self.momenta, *self.moments])[:, None]
-        corrections = 1 / (1 - decays[k:] ** (t + 1))  # (moments, 1)
-        fresh = elements.new_zeros(self.numbers, 2)  # how much of g and of g² enters each average
-        fresh[:k, :1], fresh[k:, 1:] = 1 - decays[:k], 1 - decays[k:]
+        roots = inverse_root(scales)
+        seen, smallest = read_scales(roots)[:, 0], _SMALLEST * (scales[1, 0] + TINY)
+        time = 1 - torch.exp(-(t + 1) / elements.new_tensor(_TIMES))
         # rows of x: own directions (k + 1), logarithms of second moments, ones
         of_logs = self.w1[:, k + 1 : k + 1 + moments]
-        bias = self.b1 + self.time @ time + self.w1[:, k + 1 + moments :] @ seen + of_logs.sum(1) * (0.5 * recent.log())
+        half_recent = 0.5 * torch.log(scales[1] + TINY)
+        bias = self.b1 + self.time @ time + self.w1[:, k + 1 + moments :] @ seen + of_logs.sum(1) * half_recent
         w1 = torch.cat([self.w1[:, : k + 1], -0.5 * of_logs, bias[:, None]], 1)
-        out_bias = self.skip.clone()
-        out_bias[-1] += self.size @ time + self.scaling @ seen
-        w2 = torch.cat([self.out, out_bias[:, None]], 1)
-        work, factor = _Work(), -self.lr * lr * float(roots[0])
-        size = at_a_time(p.device)
+        w2 = torch.cat([self.out, self.skip[:, None]], 1)
+        w2[-1, -1] += self.size @ time + self.scaling @ seen
+        fresh = [1 - decay for decay in self.momenta], [1 - decay for decay in self.moments]
+        corrections = [1 / (1 - decay ** (t + 1)) for decay in self.moments]
+        work, factor, size = _Work(), -self.lr * lr * float(roots[0]), at_a_time(p.device)
         for i in range(0, len(p), size):
             here, slope, e = (whole[..., i : i + size] for whole in (p, g, elements))
+            slope = slope.to(e.dtype)
             w = work.of(e, k, moments, self.hidden)
             m, v = e[:k], e[k:]
-            w.g.copy_(slope)
-            torch.mul(w.g, w.g, out=w.square)
-            e.mul_(decays).addmm_(fresh, w.both)
-            torch.mul(v, corrections, out=w.own).add_(_SMALLEST * recent)
+            torch.mul(slope, slope, out=w.d)
+            for row, new in zip(m, fresh[0], strict=True):
+                row.lerp_(slope, new)
+            for row, new, correction, out in zip(v, fresh[1], corrections, w.own, strict=True):
+                row.lerp_(w.d, new)
+                torch.add(smallest, row, alpha=correction, out=out)
             torch.log(w.own, out=w.logs)
             w.root.rsqrt_()
             torch.mul(m, w.root, out=w.momenta)
-            torch.mul(w.g, w.root, out=w.gradient)
+            torch.mul(slope, w.root, out=w.gradient)
             torch.mm(w1, w.x, out=w.units).relu_()
             torch.mm(w2, w.hidden, out=w.out)
-            w.of_m.mul_(m)
-            w.of_g.mul_(w.g)
-            torch.sum(w.mixed, 0, out=w.square)
+            torch.mul(slope, w.mixing[-1], out=w.d)
+            for row, much in zip(m, w.mixing, strict=False):
+                w.d.addcmul_(row, much)
             bounded_(w.s).exp_()
             if p.dtype == w.s.dtype:
-                here.addcmul_(w.square, w.s, value=factor)
+                here.addcmul_(w.d, w.s, value=factor)
             else:
-                here.add_(w.square.mul_(w.s), alpha=factor)
+                here.add_(w.d.mul_(w.s), alpha=factor)
 
 
 class _Work:
@@ -155,21 +156,10 @@ class _Work:
     def of(self, e: Tensor, k: int, moments: int, hidden: int) -> "_Work":
         """For a chunk of this size."""
         size = e.shape[-1]
-        if vars(self) and self.g.shape[-1] == size:
+        if vars(self) and self.d.shape[-1] == size:
             return self
-        self.both, self.own = e.new_empty(2, size), e.new_empty(moments, size)
-        self.x, self.hidden, self.out = (
-            e.new_ones(k + 2 + moments, size),
-            e.new_ones(hidden + 1, size),
-            e.new_empty(k + 2, size),
-        )
-        self.g, self.square = self.both
+        self.d, self.own, self.out = e.new_empty(size), e.new_empty(moments, size), e.new_empty(k + 2, size)
+        self.x, self.hidden = e.new_ones(k + 2 + moments, size), e.new_ones(hidden + 1, size)
         self.root, self.momenta, self.gradient, self.logs = self.own[0], self.x[:k], self.x[k], self.x[k + 1 : -1]
-        self.units, self.of_m, self.of_g, self.mixed, self.s = (
-            self.hidden[:-1],
-            self.out[:k],
-            self.out[k],
-            self.out[:-1],
-            self.out[-1],
-        )
+        self.units, self.mixing, self.s = self.hidden[:-1], self.out[:-1], self.out[-1]
         return self
