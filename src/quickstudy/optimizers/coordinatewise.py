@@ -21,6 +21,7 @@ _RECENT = 0.9
 TINY = 1e-30
 _SMALL = 1e-10
 _BOUND = 8.0
+_HORIZON = 100.0
 
 
 class CoordinatewiseRule(nn.Module, ABC):
@@ -138,6 +139,14 @@ def read_scales(roots: Tensor) -> Tensor:
     """
     logs = torch.log(roots.clamp(min=_SMALL, max=1 / _SMALL))
     return torch.stack([(logs[1] - logs[0]).clamp(-1, 3) / 3, -logs[0].clamp(min=0) / 3, -logs[0].clamp(max=0) / 3])
+
+
+def fading(t):
+    """How much a rule still says of its own at step t, a number or tensor: 1 at first, ½ at step 100, then ever less.
+
+    Beyond the horizon that it was trained on, a rule comes back to momentum with a learned rate.
+    """
+    return 1 / (1 + (t / _HORIZON) ** 2)
 
 
 def bounded(s: Tensor) -> Tensor:

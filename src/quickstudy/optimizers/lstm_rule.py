@@ -24,6 +24,7 @@ from quickstudy.optimizers.coordinatewise import (
     at_a_time,
     bounded,
     bounded_,
+    fading,
     inverse_root,
     read_scales,
 )
@@ -45,7 +46,7 @@ class LSTMRule(CoordinatewiseRule):
     and the sign of the gradient as it is read is added to d, so that a rule without training descends along signs.
     """
 
-    def __init__(self, hidden: int = 8, *, p: float = 10.0, lr: float = 0.01, seed: int = 0):
+    def __init__(self, hidden: int = 2, *, p: float = 10.0, lr: float = 0.3, seed: int = 0):
         super().__init__()
         if hidden < 1 or p <= 0 or lr <= 0:
             raise ValueError(f"hidden={hidden}, p={p}, lr={lr}; required is at least 1 unit, and p and lr above 0")
@@ -78,7 +79,7 @@ class LSTMRule(CoordinatewiseRule):
         z = torch.cat([read_gradient(g * roots[1], self.p), seen.expand(SCALES, len(g))])
         h1, c1 = lstm_cell(self.w1, self.b1, z, h1, c1)
         h2, c2 = lstm_cell(self.w2, self.b2, h1, h2, c2)
-        s, f = torch.addmm(self.bias[:, None], self.out, h2)  # (N,) each
+        s, f = torch.addmm(self.bias[:, None], fading(state["t"]) * self.out, h2)  # (N,) each
         v = torch.lerp(g * roots[0], elements[4 * n], torch.sigmoid(f))
         new = {"elements": torch.cat([h1, c1, h2, c2, v[None]]), "t": state["t"] + 1}
         return -self.lr * torch.exp(bounded(s + self.scaling @ seen)) * v, new
@@ -95,7 +96,7 @@ class LSTMRule(CoordinatewiseRule):
         w2 = torch.cat([self.w2, self.b2[:, None]], 1)
         bias = self.bias.clone()
         bias[0] += self.scaling @ seen
-        w3 = torch.cat([self.out, bias[:, None]], 1)
+        w3 = torch.cat([fading(t) * self.out, bias[:, None]], 1)
         work, size = _Work(), at_a_time(p.device)
         for i in range(0, len(p), size):
             here, slope, e = (whole[..., i : i + size] for whole in (p, g, elements))

@@ -24,6 +24,7 @@ from quickstudy.optimizers.coordinatewise import (
     at_a_time,
     bounded,
     bounded_,
+    fading,
     inverse_root,
     read_scales,
 )
@@ -52,11 +53,11 @@ class MLPRule(CoordinatewiseRule):
 
     def __init__(
         self,
-        hidden: int = 12,
+        hidden: int = 6,
         *,
-        momenta: Sequence[float] = (0.9, 0.5, 0.98),
-        moments: Sequence[float] = (0.9, 0.99),
-        lr: float = 0.01,
+        momenta: Sequence[float] = (0.9, 0.98),
+        moments: Sequence[float] = (0.9,),
+        lr: float = 0.4,
         seed: int = 0,
     ):
         super().__init__()
@@ -101,7 +102,7 @@ class MLPRule(CoordinatewiseRule):
         x = torch.cat([directions * own[0], ratios, seen.expand(SCALES, len(g))])
         time = 1 - torch.exp(-t / g.new_tensor(_TIMES))
         hidden = torch.relu(torch.addmm((self.b1 + self.time @ time)[:, None], self.w1, x))
-        out = torch.addmm(self.skip[:, None], self.out, hidden)  # (momenta + 2, N)
+        out = torch.addmm(self.skip[:, None], fading(state["t"]) * self.out, hidden)  # (momenta + 2, N)
         d = (out[:-1] * directions).sum(0) * roots[0]
         size = self.size @ time + self.scaling @ seen
         return -self.lr * torch.exp(bounded(out[-1] + size)) * d, {"elements": elements, "t": t}
@@ -118,7 +119,7 @@ class MLPRule(CoordinatewiseRule):
         half_recent = 0.5 * torch.log(scales[1] + TINY)
         bias = self.b1 + self.time @ time + self.w1[:, k + 1 + moments :] @ seen + of_logs.sum(1) * half_recent
         w1 = torch.cat([self.w1[:, : k + 1], -0.5 * of_logs, bias[:, None]], 1)
-        w2 = torch.cat([self.out, self.skip[:, None]], 1)
+        w2 = torch.cat([fading(t) * self.out, self.skip[:, None]], 1)
         w2[-1, -1] += self.size @ time + self.scaling @ seen
         fresh = [1 - decay for decay in self.momenta], [1 - decay for decay in self.moments]
         corrections = [1 / (1 - decay ** (t + 1)) for decay in self.moments]
