@@ -1,26 +1,27 @@
 """Checkpoints from which training continues bit for bit."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from quickstudy.learner import Learner
 from quickstudy.tensor_file import SavedFileError, read_tensors, write_tensors
 
 
 def save_checkpoint(
     path: str | Path,
-    learner: Learner,
+    learner: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
     step: int,
     generator: torch.Generator,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     notes: dict[str, Any] | None = None,
+    more: Any = None,
 ) -> None:
     """Write θ, optimizer, generator, scheduler and step to one safetensors file.
 
@@ -28,6 +29,7 @@ def save_checkpoint(
 
     Args:
         notes: anything that JSON can hold, handed back by ``load_checkpoint``.
+        more: tensors, numbers, texts and None in dicts, lists and tuples; handed back likewise.
 
     Raises:
         ValueError: notes or optimizer settings that JSON cannot hold.
@@ -42,12 +44,15 @@ def save_checkpoint(
                 tensors[f"optimizer/{index}/{name}"] = value
             else:
                 plain.setdefault(str(index), {})[name] = value
+    where, beside = _packed(more)
+    tensors |= {f"more/{name}": tensor for name, tensor in beside.items()}
     tensors["generator"] = generator.get_state()
     header = {
         "step": step,
         "optimizer": {"class": type(optimizer).__name__, "state": plain, "groups": state["param_groups"]},
         "scheduler": None if scheduler is None else _plain(scheduler.state_dict()),
         "notes": notes or {},
+        **({} if more is None else {"more": where}),
     }
     try:
         write_tensors(Path(path), tensors, "checkpoint", header)
@@ -60,15 +65,16 @@ def save_checkpoint(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where training stood: the outer steps done, and the notes that were saved with it."""
+    """Where training stood: the outer steps done, and the notes and whatever more was saved with it."""
 
     step: int
     notes: dict[str, Any]
+    more: Any = None
 
 
 def load_checkpoint(
     path: str | Path,
-    learner: Learner,
+    learner: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
     generator: torch.Generator,
@@ -114,7 +120,39 @@ def load_checkpoint(
     generator.set_state(tensors["generator"])
     if scheduler is not None:
         scheduler.load_state_dict(header["scheduler"])
-    return Checkpoint(header["step"], header["notes"])
+    beside = {name.removeprefix("more/"): tensor for name, tensor in tensors.items() if name.startswith("more/")}
+    return Checkpoint(header["step"], header["notes"], _unpacked(header.get("more"), beside))
+
+
+def _packed(tree: Any) -> tuple[Any, dict[str, Tensor]]:
+    """Tensors, numbers and None in dicts, lists and tuples, as what JSON can hold and tensors by name."""
+    tensors: dict[str, Tensor] = {}
+
+    def put(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            name = str(len(tensors))
+            tensors[name] = part
+            return {"tensor": name}
+        if isinstance(part, Mapping):
+            return {"dict": {key: put(value) for key, value in part.items()}}
+        if isinstance(part, list | tuple):
+            return {"tuple" if isinstance(part, tuple) else "list": [put(value) for value in part]}
+        return part
+
+    return put(tree), tensors
+
+
+def _unpacked(part: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What ``_packed`` was given."""
+    if not isinstance(part, dict):
+        return part
+    ((kind, value),) = part.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "dict":
+        return {key: _unpacked(one, tensors) for key, one in value.items()}
+    found = [_unpacked(one, tensors) for one in value]
+    return tuple(found) if kind == "tuple" else found
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

@@ -54,3 +54,9 @@ def device_of(name: str) -> torch.device:
 
 def say(line: str) -> None:
     err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def was_said(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -22,6 +22,7 @@ from quickstudy.commands_options import (
     WithinGroup,
     device_of,
     say,
+    was_said,
 )
 from quickstudy.console import err, train_with_bar
 from quickstudy.console import out as stdout
@@ -97,7 +98,7 @@ def train(
     use_threads(threads)
     folder = RunFolder(out)
     if resume:
-        said = {name: given[name] for name in names if _was_said(context, "option" if name == "options" else name)}
+        said = {name: given[name] for name in names if was_said(context, "option" if name == "options" else name)}
         settings = dataclasses.replace(folder.settings(), **said)
     else:
         settings = Settings(**given)
@@ -159,8 +160,3 @@ def _options(given: list[str]) -> dict[str, Any]:
         except ValueError:
             options[name] = value
     return options
-
-
-def _was_said(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"

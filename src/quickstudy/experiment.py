@@ -5,8 +5,6 @@ A run leaves config.json, metrics.jsonl, checkpoint.safetensors and learner.safe
 
 import dataclasses
 import math
-import platform
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import nn
 
-import quickstudy
 from quickstudy.building import build
 from quickstudy.checkpoint import load_checkpoint, save_checkpoint
 from quickstudy.data.folder import folder_kind
@@ -27,6 +23,7 @@ from quickstudy.evaluation import Score, evaluate, mean_squared_error
 from quickstudy.learner import Learner, fit_to
 from quickstudy.outer import Strategy, fastest_strategy, unrolled
 from quickstudy.process import deferred_interrupts
+from quickstudy.run_facts import about_process
 from quickstudy.runs import RunFolder, Settings
 from quickstudy.saving import load, save
 from quickstudy.tasks import ClassTasks, InTurn, RandomAffine, RandomElastic, examples_of
@@ -236,16 +233,7 @@ def _same_data(folder: RunFolder, tasks: TaskDistribution) -> None:
 
 
 def _facts(settings: Settings, tasks: TaskDistribution) -> dict[str, Any]:
-    versions = {
-        "quickstudy": quickstudy.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
     examples = examples_of(tasks)
-    return {
-        "versions": versions,
-        "data_sha256": None if examples is None else examples.checksum(),
-        "machine": {"threads": torch.get_num_threads(), "processor": platform.machine()},
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    }
+    process = about_process()
+    data = {"data_sha256": None if examples is None else examples.checksum()}
+    return {"versions": process.pop("versions"), **data, **process}

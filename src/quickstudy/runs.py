@@ -113,15 +113,21 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.learner = self.path / "learner.safetensors"
+        self.rule = self.path / "rule.safetensors"
         self.report = self.path / "report.html"
 
-    def start(self, settings: Settings, *, overwrite: bool, facts: dict[str, Any]) -> None:
+    def start(self, settings: Any, *, overwrite: bool, facts: dict[str, Any]) -> None:
         """Begin a run in an empty folder.
+
+        Args:
+            settings: a dataclass of them.
+            overwrite: remove the files of a run that is there.
+            facts: what else config.json is to hold.
 
         Raises:
             ValueError: the folder already holds a run, and ``overwrite`` was not asked for.
         """
-        files = (self.config, self.metrics, self.checkpoint, self.learner, self.report)
+        files = (self.config, self.metrics, self.checkpoint, self.learner, self.rule, self.report)
         if any(path.exists() for path in files) and not overwrite:
             raise ValueError(
                 f"{self.path} already holds a run; go on with it (--resume), replace it (--overwrite), or choose "
@@ -146,9 +152,15 @@ class RunFolder:
             raise ValueError(f"{self.config} is not readable as JSON ({error}): restore it, or start again") from error
 
     def settings(self) -> Settings:
-        """The settings of the run."""
+        """The settings of a run that trains a learner."""
+        config = self.read_config()
+        if isinstance(config, dict) and "rule" in config.get("settings", ()):
+            raise ValueError(
+                f"{self.path} holds the run of an update rule, and no learner: go on with it by quickstudy "
+                "train-optimizer --resume, and judge it by quickstudy evaluate-optimizer"
+            )
         try:
-            return Settings(**self.read_config()["settings"])
+            return Settings(**config["settings"])
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.config} does not hold the settings of a run ({error}): restore it, or start again"
