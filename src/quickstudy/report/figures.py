@@ -21,8 +21,8 @@ from quickstudy.evaluation import Comparison
 from quickstudy.report.marks import COLOURS, look
 from quickstudy.report.measure import Wave
 
-_INK = "#010203"  # stands for the colour of the text until the SVG is written
-_STYLE: Any = {
+INK = "#010203"  # stands for the colour of the text until the SVG is written
+STYLE: Any = {
     "svg.fonttype": "path",
     "svg.hashsalt": "quickstudy",
     "font.family": "DejaVu Sans",
@@ -30,20 +30,20 @@ _STYLE: Any = {
     "lines.linewidth": 1.6,
     "lines.markersize": 5,
     "lines.solid_capstyle": "round",
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.unicode_minus": True,
-    "grid.color": _INK,
+    "grid.color": INK,
     "grid.alpha": 0.15,
     "grid.linewidth": 0.6,
     "grid.linestyle": "-",
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "text.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
     "text.usetex": False,
     "errorbar.capsize": 2.5,
 }
@@ -56,7 +56,7 @@ def loss_curve(
 
     ``end`` is the last outer step, so that this panel and the next share their axis.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure()
         values = np.asarray(losses, dtype=float)
         if len(steps) >= 40:
@@ -68,7 +68,7 @@ def loss_curve(
         _best_line(axes, best)
         _outer_steps(axes, end)
         axes.set_ylabel(f"meta-training loss ({unit})")
-        return _svg(figure, label)
+        return svg(figure, label)
 
 
 def validation_curve(
@@ -82,7 +82,7 @@ def validation_curve(
     label: str,
 ) -> Markup:
     """Meta-validation with its ci95 as a band, the best one as a star."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure()
         scale = 100 if metric == "accuracy" else 1
         values, half = scale * np.asarray(mean, dtype=float), scale * np.asarray(ci95, dtype=float)
@@ -91,11 +91,11 @@ def validation_curve(
         _best_line(axes, best)
         if best is not None:
             at = list(steps).index(best)
-            axes.plot([best], [values[at]], marker="*", markersize=13, color=COLOURS[1], markeredgecolor=_INK)
+            axes.plot([best], [values[at]], marker="*", markersize=13, color=COLOURS[1], markeredgecolor=INK)
         _outer_steps(axes, end)
         unit = " (%)" if metric == "accuracy" else ""
         axes.set_ylabel(f"meta-validation {metric.replace('_', ' ')}{unit}")
-        return _svg(figure, label)
+        return svg(figure, label)
 
 
 def score_curve(
@@ -108,10 +108,10 @@ def score_curve(
 ) -> Markup:
     """Accuracy with ci95 bars of every learner at every x, from ``lowest`` per cent on; ``chance`` is dotted."""
     at, names = list(found), list(next(iter(found.values())).scores)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure()
         if chance is not None:
-            axes.plot(at, [100 * c for c in chance], color=_INK, alpha=0.6, linestyle=":", linewidth=1.4)
+            axes.plot(at, [100 * c for c in chance], color=INK, alpha=0.6, linestyle=":", linewidth=1.4)
         for i, name in enumerate(names):
             aside = 1.025 ** (i - (len(names) - 1) / 2)  # so that bars at the same place can be told apart
             colour, marker = look(i)
@@ -129,21 +129,21 @@ def score_curve(
         axes.set_ylim(lowest, 100 + 0.03 * (100 - lowest))
         axes.set_xlabel(x_label)
         axes.set_ylabel("accuracy (%)")
-        return _svg(figure, label)
+        return svg(figure, label)
 
 
 def wave(shown: Wave, *, label: str) -> Markup:
     """A sine wave: true (dotted), before adaptation (dashed), after (solid), support points."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure(height=2.5)
-        axes.plot(shown.x, shown.y, color=_INK, alpha=0.75, linestyle=":", linewidth=2)
+        axes.plot(shown.x, shown.y, color=INK, alpha=0.75, linestyle=":", linewidth=2)
         if shown.before is not None:
             axes.plot(shown.x, shown.before, color=COLOURS[2], linestyle="--", linewidth=1.4)
         axes.plot(shown.x, shown.after, color=COLOURS[0], linewidth=2)
         axes.plot(shown.support_x, shown.support_y, color=COLOURS[1], marker="^", linestyle="none", markersize=7)
         axes.set_xlabel("x")
         axes.set_ylabel("y")
-        return _svg(figure, label)
+        return svg(figure, label)
 
 
 def _figure(height: float = 2.9) -> tuple[Figure, Axes]:
@@ -156,7 +156,7 @@ def _figure(height: float = 2.9) -> tuple[Figure, Axes]:
 
 def _best_line(axes: Axes, best: int | None) -> None:
     if best is not None:
-        axes.axvline(best, color=_INK, alpha=0.55, linestyle="--", linewidth=1)
+        axes.axvline(best, color=INK, alpha=0.55, linestyle="--", linewidth=1)
 
 
 def _outer_steps(axes: Axes, end: int) -> None:
@@ -172,7 +172,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.array([values[max(0, i - reach) : i + reach + 1].mean() for i in range(len(values))])
 
 
-def _svg(figure: Figure, label: str) -> Markup:
+def svg(figure: Figure, label: str) -> Markup:
     """The figure as an element for the page: no addresses, ids of its own, ``label`` as its text alternative."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -183,7 +183,7 @@ def _svg(figure: Figure, label: str) -> Markup:
     body = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
     own = "f" + hashlib.sha256((label + body).encode()).hexdigest()[:8]
     body = re.sub(r'\bid="', f'id="{own}-', body)
-    body = body.replace('href="#', f'href="#{own}-').replace("url(#", f"url(#{own}-").replace(_INK, "currentColor")
+    body = body.replace('href="#', f'href="#{own}-').replace("url(#", f"url(#{own}-").replace(INK, "currentColor")
     body = re.sub(r"\n\s*", "\n", body)
     assert view is not None
     return Markup(f'<svg viewBox="{view[1]}" role="img" aria-label="{escape(label)}">{body}')

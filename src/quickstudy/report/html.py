@@ -65,7 +65,7 @@ def write(
     else:
         scores, sections = regression.sections(learners, tasks, settings, comparisons, episodes=episodes, seed=seed)
     tables = [score_table(of, comparison) for of, comparison in scores.items()]
-    page = _environment().get_template("report.html.jinja")
+    page = environment().get_template("report.html.jinja")
     text = page.render(
         title=f"{name} on {settings.tasks}",
         lead=_lead(name, scores),
@@ -83,7 +83,8 @@ def write(
     return folder.report
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The template's: everything that is put into a page is escaped."""
     return Environment(
         loader=PackageLoader("quickstudy", "report"),
         autoescape=True,
