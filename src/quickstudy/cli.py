@@ -11,6 +11,7 @@ import quickstudy
 from quickstudy.commands_data import data
 from quickstudy.commands_judge import compare, evaluate
 from quickstudy.commands_model import adapt, add, forget
+from quickstudy.commands_optimizer import evaluate_optimizer, train_optimizer
 from quickstudy.commands_options import Json
 from quickstudy.commands_pack import pack
 from quickstudy.commands_predict import export, predict
@@ -47,8 +48,9 @@ def learners(json: Json = False) -> None:
 
 
 _COMMANDS = (train, evaluate, compare, report, demo, data, learners)
+_OF_OPTIMIZERS = (train_optimizer, evaluate_optimizer)
 _OF_MODELS = (profile, adapt, add, forget, predict, export, pack, serve)
-for _command in (*_COMMANDS, *_OF_MODELS):
+for _command in (*_COMMANDS, *_OF_OPTIMIZERS, *_OF_MODELS):
     app.command()(_command)
 
 
