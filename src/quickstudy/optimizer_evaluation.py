@@ -119,9 +119,11 @@ class Evaluated:
                 )
         for judged in self.judged:
             if judged.diverged:
+                finite = judged.log_losses[judged.log_losses.isfinite()]
+                others = f"; over the others it is {float(finite.double().mean()):.3f}" if len(finite) else ""
                 found.append(
                     f"{judged.name} diverged on {judged.diverged} of {self.count} problems within {judged.steps} "
-                    "steps, which makes its mean log-loss infinite."
+                    f"steps, which makes its mean log-loss infinite{others}."
                 )
         return found
 
