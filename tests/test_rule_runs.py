@@ -67,7 +67,7 @@ def test_every_rule_learns(rule, tmp_path):
     "settings",
     [
         SMALL,
-        changed(mode="first_order", late=True, objective="loss"),
+        changed(mode="first_order", late=1.0, objective="loss"),
         changed(problems="quadratics+tables", rule="mlp"),
         changed(estimator="pes"),
         changed(estimator="es", unroll=0),

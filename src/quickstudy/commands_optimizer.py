@@ -43,7 +43,7 @@ def train_optimizer(
     horizon: Annotated[int, typer.Option(help="Steps after which problems are replaced.")] = 100,
     groups: Annotated[int, typer.Option(help="Runs that take turns.")] = 4,
     objective: Annotated[Literal["log", "loss"], typer.Option(help="What is made small.")] = "log",
-    late: Annotated[bool, typer.Option("--late", help="Later steps count for more.")] = False,
+    late: Annotated[float, typer.Option(help="Later steps count for more: by this power of their number.")] = 0.0,
     pairs: Annotated[int, typer.Option(help="Antithetic pairs of particles of es and pes.")] = 16,
     sigma: Annotated[float, typer.Option(help="Standard deviation of the perturbations of es and pes.")] = 0.01,
     steps: Annotated[int, typer.Option(help="Outer steps.")] = 2000,

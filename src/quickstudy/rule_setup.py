@@ -35,7 +35,7 @@ class RuleSettings:
         horizon: steps after which problems are replaced, a multiple of ``unroll``.
         groups: runs that take turns, at different points of their way.
         objective: "log" or "loss".
-        late: later steps of a horizon count for more, in proportion to their number.
+        late: later steps of a horizon count for more, in proportion to this power of their number.
         pairs, sigma: antithetic pairs of particles of "es" and "pes", and the standard deviation of perturbations.
         steps: outer steps.
         lr: where the learning rate of the outer Adam begins; it falls to 0 along a cosine.
@@ -53,7 +53,7 @@ class RuleSettings:
     horizon: int = 100
     groups: int = 4
     objective: str = "log"
-    late: bool = False
+    late: float = 0.0
     pairs: int = 16
     sigma: float = 0.01
     steps: int = 2000

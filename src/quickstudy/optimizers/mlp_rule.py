@@ -5,9 +5,9 @@ Sohl-Dickstein. Practical tradeoffs between memory, compute, and performance in 
 arXiv:2203.11860): for each element by itself
 
     m_i ← β_i m_i + (1 − β_i) g,    v_j ← γ_j v_j + (1 − γ_j) g²
-    Δ = −lr · e^{s} · d,            (d, s) = MLP(m̂ / √v̂, g / √v̂, logarithms of v̂, time)
+    (c, s) = MLP(m_i / √v̂_1, g / √v̂_1, logarithms of v̂_j, time)
 
-with m̂ and v̂ corrected for their start at 0, as in Adam.
+with v̂ corrected for its start at 0, as in Adam.
 """
 
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ _SMALLEST = 1e-4
 
 
 class MLPRule(CoordinatewiseRule):
-    """Two hidden layers for each element of a parameter.
+    """A small perceptron for each element of a parameter.
 
     Args:
-        hidden: units of each layer.
+        hidden: units of its one hidden layer.
         momenta: the decays β_i.
         moments: the decays γ_j of second moments; directions are read in units of the root of the first.
         lr: size of the first steps, above 0.
@@ -46,9 +46,14 @@ class MLPRule(CoordinatewiseRule):
     Raises:
         ValueError: no units, decays outside [0, 1), lr not above 0.
 
-    Differs from the paper: fewer features; time as 1 − e^{−t/τ}; the MLP does not say the direction but mixes momenta
-    and the gradient by its outputs, in units of the tensor's largest gradients, so that steps shrink with gradients. A
-    rule without training descends along the first momentum.
+    Differs from the paper: one hidden layer and fewer features; time as 1 − e^{−t/τ}. The MLP does not say the
+    direction: its outputs c mix momenta and the gradient, in units of the tensor's largest gradients, and a last one is
+    the logarithm s of the step,
+
+        Δ = −lr · e^s · (m_1 + Σ_i c_i m_i + c_g g),
+
+    so that steps shrink with gradients. What the MLP says fades beyond its horizon (``fading``), and without it a rule
+    descends along the first momentum.
     """
 
     def __init__(
@@ -77,10 +82,11 @@ class MLPRule(CoordinatewiseRule):
         features = len(momenta) + 1 + len(moments) + SCALES
         self.w1, self.b1 = weights(hidden, features), nn.Parameter(torch.zeros(hidden))
         self.time = nn.Parameter(torch.zeros(hidden, len(_TIMES)))
-        self.out = nn.Parameter(torch.zeros(len(momenta) + 2, hidden))
-        self.scaling = nn.Parameter(torch.tensor(SCALING))
-        self.size = nn.Parameter(torch.zeros(len(_TIMES)))
-        self.skip = nn.Parameter(torch.zeros(len(momenta) + 2).index_fill(0, torch.tensor(0), 1.0))
+        self.w2, self.b2 = (
+            nn.Parameter(torch.zeros(len(momenta) + 2, hidden)),
+            nn.Parameter(torch.zeros(len(momenta) + 2)),
+        )
+        self.size = nn.Parameter(torch.zeros(len(momenta) + 2, len(_TIMES)))
 
     @property
     def numbers(self) -> int:
@@ -102,10 +108,10 @@ class MLPRule(CoordinatewiseRule):
         x = torch.cat([directions * own[0], ratios, seen.expand(SCALES, len(g))])
         time = 1 - torch.exp(-t / g.new_tensor(_TIMES))
         hidden = torch.relu(torch.addmm((self.b1 + self.time @ time)[:, None], self.w1, x))
-        out = torch.addmm(self.skip[:, None], fading(state["t"]) * self.out, hidden)  # (momenta + 2, N)
-        d = (out[:-1] * directions).sum(0) * roots[0]
-        size = self.size @ time + self.scaling @ seen
-        return -self.lr * torch.exp(bounded(out[-1] + size)) * d, {"elements": elements, "t": t}
+        out = fading(state["t"]) * torch.addmm((self.b2 + self.size @ time)[:, None], self.w2, hidden)
+        d = (out[:-1] * directions).sum(0) + directions[0]  # out is (momenta + 2, N)
+        s = bounded(out[-1] + torch.tensordot(g.new_tensor(SCALING), seen, dims=1))
+        return -self.lr * roots[0] * torch.exp(s) * d, {"elements": elements, "t": t}
 
     def update_in_place(self, p: Tensor, g: Tensor, scales: Tensor, elements: Tensor, t: int, lr: float) -> None:
         """``update`` with as few passes over memory as possible: what is the same for all elements of the tensor goes
@@ -119,8 +125,9 @@ class MLPRule(CoordinatewiseRule):
         half_recent = 0.5 * torch.log(scales[1] + TINY)
         bias = self.b1 + self.time @ time + self.w1[:, k + 1 + moments :] @ seen + of_logs.sum(1) * half_recent
         w1 = torch.cat([self.w1[:, : k + 1], -0.5 * of_logs, bias[:, None]], 1)
-        w2 = torch.cat([fading(t) * self.out, self.skip[:, None]], 1)
-        w2[-1, -1] += self.size @ time + self.scaling @ seen
+        w2 = fading(t) * torch.cat([self.w2, (self.b2 + self.size @ time)[:, None]], 1)
+        w2[0, -1] += 1
+        w2[-1, -1] += elements.new_tensor(SCALING) @ seen
         fresh = [1 - decay for decay in self.momenta], [1 - decay for decay in self.moments]
         corrections = [1 / (1 - decay ** (t + 1)) for decay in self.moments]
         work, factor, size = _Work(), -self.lr * lr * float(roots[0]), at_a_time(p.device)
