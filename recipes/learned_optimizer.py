@@ -4,24 +4,76 @@
     python recipes/learned_optimizer.py --rule lstm --seed 0
 
 Persistent evolution strategies over horizons of 100 steps, on quadratics and on sigmoid and tanh networks of one or two
-layers of 16 to 32 units (digits, the training part of the images), mean logarithm of losses. Nothing is selected: the
-last step counts. Then judged on fresh problems of every kind against baselines that are tuned on the training part of
-the same kind; a line for each kind and number of steps goes to benchmarks/results/optimizers.jsonl. An interrupted run
-goes on where it stopped. ``--ship`` writes the file in the package.
+layers of 16 to 32 units that read digits (the training part of the images); the objective is the mean logarithm of
+losses, late ones counting for more. Nothing is selected: the last step counts. An interrupted run goes on where it
+stopped. ``--ship`` writes the file in the package; benchmarks/learned_optimizers.py judges what ships.
 """
 
 import argparse
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
-from result import RESULTS, add_line
+import torch
 
 import quickstudy
 from quickstudy.console import err
-from quickstudy.optimizer_evaluation import evaluate_rules
 from quickstudy.optimizers import load_rule, save_rule
-from quickstudy.optimizers.named import PROBLEMS
-from quickstudy.process import keep_freed_memory, use_threads
+from quickstudy.process import keep_freed_memory
 from quickstudy.rule_runs import train_in_folder
 from quickstudy.rule_setup import RuleSettings
-from quickstudy.runs import RunFolder
+
+SHIPPED = Path(quickstudy.__file__).parent / "shipped"
+
+
+@dataclass(frozen=True)
+class Args:
+    """Everything that the result depends on."""
+
+    rule: str = "mlp"
+    seed: int = 0
+    steps: int = 2400
+    threads: int = 1
+
+    def settings(self) -> RuleSettings:
+        """The same as ``quickstudy train-optimizer --rule RULE --problems quadratics+mlp --estimator pes ...``."""
+        return RuleSettings(
+            rule=self.rule,
+            problems="quadratics+mlp",
+            estimator="pes",
+            n=4,
+            unroll=20,
+            horizon=100,
+            groups=8,
+            late=1.0,
+            pairs=16,
+            sigma=0.02,
+            steps=self.steps,
+            lr=2e-3,
+            seed=self.seed,
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rule", choices=("mlp", "lstm"), default="mlp")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--ship", action="store_true", help="write the file in the package")
+    arguments = vars(parser.parse_args())
+    ship = arguments.pop("ship")
+    args = Args(**arguments)
+    keep_freed_memory()
+    torch.set_num_threads(args.threads)
+    path = Path(f"runs/optimizer-{args.rule}-{args.seed}")
+    folder = train_in_folder(args.settings(), path, resume=(path / "config.json").exists())
+    if ship:
+        facts = {
+            "recipe": f"python recipes/learned_optimizer.py --rule {args.rule} --seed {args.seed} --steps {args.steps}",
+            "settings": dataclasses.asdict(args.settings()),
+            "training": folder.cost(),
+            "licence": "Apache-2.0",
+        }
+        save_rule(load_rule(folder.rule), SHIPPED / f"optimizer_{args.rule}.safetensors", facts=facts)
+        err.print(f"wrote {SHIPPED / f'optimizer_{args.rule}.safetensors'}", highlight=False, markup=False)

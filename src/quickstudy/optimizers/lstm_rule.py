@@ -42,10 +42,10 @@ class LSTMRule(CoordinatewiseRule):
     Raises:
         ValueError: no units, or p or lr not above 0.
 
-    Differs from the paper: 20 units there. The LSTM does not say the step itself but how far to go along an average v of
-    gradients, and how much of the past is in it: v ← σ(f)·v + (1 − σ(f))·g, Δ = −lr·eˢ·v, with g in units of the
-    tensor's largest gradients; it reads gradients in units of recent ones, and both scales. What it says fades beyond its
-    horizon (``fading``), and without it a rule descends along the average.
+    Differs from the paper: 20 units there. The LSTM does not say the step itself but how far to go along an average v
+    of gradients, and how much of the past is in it: v ← σ(f)·v + (1 − σ(f))·g, Δ = −lr·eˢ·v, with g in units of the
+    tensor's largest gradients; it reads gradients in units of recent ones, and both scales. What it says fades beyond
+    its horizon (``fading``), and without it a rule descends along the average.
     """
 
     def __init__(self, hidden: int = 2, *, p: float = 10.0, lr: float = 0.3, seed: int = 0):

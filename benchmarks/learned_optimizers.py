@@ -1,0 +1,121 @@
+"""The update rules that ship against torch's optimizers, tuned: result lines for docs/learned_optimizer.md.
+
+    python benchmarks/learned_optimizers.py --problems quadratics,mlp --steps 100,200,1000
+    python benchmarks/learned_optimizers.py --table     # writes the tables in the docs from the lines
+
+For each kind of problems, each of six baselines is tuned for each number of steps on the kind's training part, over 17
+learning rates and 5 seeds; then all are judged on 128 fresh problems of its test part. One line for each kind replaces
+an older one in benchmarks/results/learned_optimizers.jsonl.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quickstudy.files import write_atomically
+from quickstudy.optimizer_evaluation import evaluate_rules
+from quickstudy.optimizers import open_rule
+from quickstudy.optimizers.named import PROBLEMS
+from quickstudy.run_facts import about_process
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "learned_optimizers.jsonl"
+PAGE = ROOT / "docs" / "learned_optimizer.md"
+RULES = ("mlp", "lstm")
+
+
+def measure(problems: str, at: list[int], count: int, seed: int) -> dict[str, Any]:
+    """One kind of problems: everything but the losses of single problems."""
+    began = time.perf_counter()
+    found = evaluate_rules({name: open_rule(name) for name in RULES}, problems, at=at, count=count, seed=seed).as_dict()
+    for optimizer in found["optimizers"]:
+        del optimizer["log_losses"]
+    for tuning in found["tuning"]:
+        del tuning["mean_log_loss_by_rate"]
+    facts = {"seconds": round(time.perf_counter() - began, 1), **about_process()}
+    return {**found, **facts, "command": " ".join(["python", "benchmarks/learned_optimizers.py", *sys.argv[1:]])}
+
+
+def store(line: dict[str, Any]) -> None:
+    """Put a line in the place of an older one of the same kind, in the order of ``PROBLEMS``."""
+    lines = {**read(), line["problems"]: line}
+    text = "".join(json.dumps(lines[name]) + "\n" for name in PROBLEMS if name in lines)
+    write_atomically(RESULTS, text.encode())
+
+
+def read() -> dict[str, dict[str, Any]]:
+    """The stored lines by kind."""
+    if not RESULTS.exists():
+        return {}
+    return {line["problems"]: line for line in map(json.loads, RESULTS.read_text().splitlines())}
+
+
+def table() -> str:
+    """A row for each kind and number of steps."""
+    rows = [
+        "| problems | steps | best baseline (lr) | its log-loss | `mlp` | `lstm` | `mlp` to best | `lstm` to best "
+        "| `mlp` to Adam | `lstm` to Adam |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, line in read().items():
+        by = {(o["name"], o["steps"]): o for o in line["optimizers"]}
+        verdicts = {(v["rule"], v["steps"]): v for v in line["verdicts"]}
+        for steps in sorted({v["steps"] for v in line["verdicts"]}):
+            best = by[verdicts[RULES[0], steps]["best_baseline"], steps]
+            logs = [_log(by[rule, steps]["mean_log_loss"]) for rule in RULES]
+            ratios = [_ratio(verdicts[rule, steps][to]) for to in ("ratio_to_best", "ratio_to_adam") for rule in RULES]
+            cells = [
+                name,
+                str(steps),
+                f"{best['name']} ({best['lr']:.3g})",
+                _log(best["mean_log_loss"]),
+                *logs,
+                *ratios,
+            ]
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _log(value: float | None) -> str:
+    return "diverged" if value is None else f"{value:.2f}"
+
+
+def _ratio(found: dict[str, Any] | None) -> str:
+    """The ratio and its interval, bold where the rule is better for certain."""
+    if found is None or found["ratio"] is None:
+        return "–"
+    low, high = (found["ci95"][i] if found["ci95"][i] is not None else float("nan") for i in (0, 1))
+    text = f"{found['ratio']:.3g} ({low:.3g}–{high:.3g})"
+    return f"**{text}**" if high < 1 else text
+
+
+def write_table() -> None:
+    """Put the table between its marks in the docs."""
+    start, end = (
+        "<!-- results: learned_optimizers, written by benchmarks/learned_optimizers.py -->",
+        "<!-- /results -->",
+    )
+    text = PAGE.read_text()
+    before, after = text.index(start) + len(start), text.index(end)
+    PAGE.write_text(f"{text[:before]}\n{table()}\n{text[after:]}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", default=",".join(PROBLEMS))
+    parser.add_argument("--steps", default="100,200")
+    parser.add_argument("--count", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="write the table in the docs, measure nothing")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if not args.table:
+        for name in args.problems.split(","):
+            store(measure(name, [int(word) for word in args.steps.split(",")], args.count, args.seed))
+    write_table()
