@@ -1,7 +1,7 @@
 """The update rules that ship against torch's optimizers, tuned: result lines for docs/learned_optimizer.md.
 
     python benchmarks/learned_optimizers.py --problems quadratics,mlp --steps 100,200,1000
-    python benchmarks/learned_optimizers.py --table     # writes the tables in the docs from the lines
+    python benchmarks/learned_optimizers.py --table     # writes the tables in the docs from stored lines
 
 For each kind of problems, each of six baselines is tuned for each number of steps on the kind's training part, over 17
 learning rates and 5 seeds; then all are judged on 128 fresh problems of its test part. One line for each kind replaces
@@ -26,6 +26,7 @@ from quickstudy.run_facts import about_process
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "learned_optimizers.jsonl"
 PAGE = ROOT / "docs" / "learned_optimizer.md"
+SPEED = ROOT / "benchmarks" / "results" / "optimizer_speed.jsonl"
 RULES = ("mlp", "lstm")
 
 
@@ -94,15 +95,32 @@ def _ratio(found: dict[str, Any] | None) -> str:
     return f"**{text}**" if high < 1 else text
 
 
-def write_table() -> None:
-    """Put the table between its marks in the docs."""
-    start, end = (
-        "<!-- results: learned_optimizers, written by benchmarks/learned_optimizers.py -->",
-        "<!-- /results -->",
-    )
+def speed_table() -> str:
+    """The last stored run of benchmarks/optimizer_speed.py: a row for each number of threads."""
+    rows = [
+        "| threads | Adam, ms | `mlp` | `lstm` | training `lstm`, against a plain loop |",
+        "|---|---|---|---|---|",
+    ]
+    found = [json.loads(line) for line in SPEED.read_text().splitlines()] if SPEED.exists() else []
+    for threads in sorted({line["threads"] for line in found}):
+        last = {line["job"]: line["candidates"] for line in found if line["threads"] == threads}
+        use, training = last["one step"], last["meta-training"]["quickstudy"]
+        ratios = [f"{use[name]['ratio_to_adam']:.1f} ×" for name in RULES]
+        adam = f"{1e3 * use['torch.optim.Adam']['median_s']:.2f}"
+        cells = [str(threads), adam, *ratios, f"{training['times_as_fast_as_loop']:.1f} × as fast"]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def page() -> str:
+    """The page with both tables between their marks."""
     text = PAGE.read_text()
-    before, after = text.index(start) + len(start), text.index(end)
-    PAGE.write_text(f"{text[:before]}\n{table()}\n{text[after:]}")
+    for name, found in (("learned_optimizers", table()), ("optimizer_speed", speed_table())):
+        start = f"<!-- results: {name}, written by benchmarks/learned_optimizers.py -->"
+        before = text.index(start) + len(start)
+        after = text.index("<!-- /results -->", before)
+        text = f"{text[:before]}\n{found}\n{text[after:]}"
+    return text
 
 
 if __name__ == "__main__":
@@ -113,9 +131,12 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="write the table in the docs, measure nothing")
+    parser.add_argument("--check", action="store_true", help="measure nothing; fail if the page says something else")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if not args.table:
+    if not args.table and not args.check:
         for name in args.problems.split(","):
             store(measure(name, [int(word) for word in args.steps.split(",")], args.count, args.seed))
-    write_table()
+    if args.check and page() != PAGE.read_text():
+        sys.exit(f"{PAGE} does not say what the stored lines say: python benchmarks/learned_optimizers.py --table")
+    write_atomically(PAGE, page().encode())
