@@ -19,6 +19,7 @@ import torch
 import quickstudy
 from quickstudy.console import err
 from quickstudy.optimizers import load_rule, save_rule
+from quickstudy.outer.problem_runs import LIMIT
 from quickstudy.process import keep_freed_memory
 from quickstudy.rule_runs import train_in_folder
 from quickstudy.rule_setup import RuleSettings
@@ -46,10 +47,11 @@ class Args:
             horizon=100,
             groups=8,
             late=1.0,
+            limit=100.0 if self.rule == "mlp" else LIMIT,
             pairs=16,
-            sigma=0.02,
+            sigma=0.01 if self.rule == "mlp" else 0.02,
             steps=self.steps,
-            lr=2e-3,
+            lr=1e-3 if self.rule == "mlp" else 2e-3,
             seed=self.seed,
         )
 

@@ -43,6 +43,7 @@ def train_optimizer(
     horizon: Annotated[int, typer.Option(help="Steps after which problems are replaced.")] = 100,
     groups: Annotated[int, typer.Option(help="Runs that take turns.")] = 4,
     objective: Annotated[Literal["log", "loss"], typer.Option(help="What is made small.")] = "log",
+    limit: Annotated[float, typer.Option(help="A problem with this many times its first loss diverged.")] = 1e10,
     late: Annotated[float, typer.Option(help="Later steps count for more: by this power of their number.")] = 0.0,
     pairs: Annotated[int, typer.Option(help="Antithetic pairs of particles of es and pes.")] = 16,
     sigma: Annotated[float, typer.Option(help="Standard deviation of the perturbations of es and pes.")] = 0.01,

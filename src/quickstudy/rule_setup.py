@@ -10,6 +10,7 @@ from quickstudy.optimizers import RULES
 from quickstudy.optimizers.named import named_problems
 from quickstudy.outer.backpropagated import Backpropagated
 from quickstudy.outer.evolution import EvolutionStrategies
+from quickstudy.outer.problem_runs import LIMIT
 from quickstudy.outer.windows import Objective
 from quickstudy.runs import RunFolder
 
@@ -36,6 +37,7 @@ class RuleSettings:
         groups: runs that take turns, at different points of their way.
         objective: "log" or "loss".
         late: later steps of a horizon count for more, in proportion to this power of their number.
+        limit: times the first loss, and 1 more, beyond which a problem counts as diverged.
         pairs, sigma: antithetic pairs of particles of "es" and "pes", and the standard deviation of perturbations.
         steps: outer steps.
         lr: where the learning rate of the outer Adam begins; it falls to 0 along a cosine.
@@ -54,6 +56,7 @@ class RuleSettings:
     groups: int = 4
     objective: str = "log"
     late: float = 0.0
+    limit: float = LIMIT
     pairs: int = 16
     sigma: float = 0.01
     steps: int = 2000
@@ -136,6 +139,7 @@ def build_estimator(settings: RuleSettings) -> Backpropagated | EvolutionStrateg
             mode=cast(AnyMode, settings.mode),
             objective=objective,
             late=settings.late,
+            limit=settings.limit,
         )
     return EvolutionStrategies(
         problems,
@@ -148,4 +152,5 @@ def build_estimator(settings: RuleSettings) -> Backpropagated | EvolutionStrateg
         persistent=settings.estimator == "pes",
         objective=objective,
         late=settings.late,
+        limit=settings.limit,
     )

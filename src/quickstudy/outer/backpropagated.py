@@ -15,7 +15,7 @@ from torch import Tensor
 
 from quickstudy.inner import AnyMode, Implicit, UpdateRule, as_mode
 from quickstudy.optimizers.problem import ProblemDistribution
-from quickstudy.outer.problem_runs import Runs, like_of, require_objective
+from quickstudy.outer.problem_runs import LIMIT, Runs, like_of, require_objective
 from quickstudy.outer.windows import Objective, walk
 
 
@@ -32,6 +32,7 @@ class Backpropagated:
             not by activations; "first_order" takes gradients of problems as constants, as the paper does: faster.
         objective: "log": logarithms of losses, to which every factor of improvement counts alike; or "loss".
         late: later steps of a horizon count for more, in proportion to this power of their number.
+        limit: times the loss at the start, and 1 more, beyond which a problem counts as diverged and stands still.
 
     Attributes:
         diverged: problems that were given up in the last estimate.
@@ -48,6 +49,7 @@ class Backpropagated:
         mode: AnyMode = "reverse",
         objective: Objective = "log",
         late: float = 0.0,
+        limit: float = LIMIT,
     ):
         require_objective(objective)
         if isinstance(as_mode(mode), Implicit):
@@ -56,7 +58,7 @@ class Backpropagated:
                 "judged by; required is 'reverse', 'recompute', 'first_order' or 'truncated'"
             )
         self.mode, self.objective = as_mode(mode), objective
-        self.runs = Runs(problems, n=n, unroll=unroll, horizon=horizon, groups=groups, late=late)
+        self.runs = Runs(problems, n=n, unroll=unroll, horizon=horizon, groups=groups, late=late, limit=limit)
         self.diverged = 0
 
     def __call__(self, rule: UpdateRule, generator: torch.Generator) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from quickstudy.inner import Params, UpdateRule, with_tensors
 from quickstudy.optimizers.problem import ProblemDistribution
-from quickstudy.outer.problem_runs import Run, Runs, like_of, require_objective
+from quickstudy.outer.problem_runs import LIMIT, Run, Runs, like_of, require_objective
 from quickstudy.outer.windows import Objective, Window, walk
 
 
@@ -45,7 +45,7 @@ class EvolutionStrategies:
         persistent: perturbations add up over the windows of a run, which keeps the estimate unbiased for the whole
             horizon; without it a window shorter than the horizon is as biased as truncated backpropagation.
         objective: "log" or "loss", as for ``Backpropagated``.
-        late: as there.
+        late, limit: as there. A low limit, such as 100, keeps single problems from ruling the estimate.
 
     Attributes:
         diverged: problems, of all particles, that were given up in the last estimate.
@@ -64,13 +64,16 @@ class EvolutionStrategies:
         persistent: bool = False,
         objective: Objective = "log",
         late: float = 0.0,
+        limit: float = LIMIT,
     ):
         require_objective(objective, sigma)
         if pairs < 1:
             raise ValueError(f"pairs={pairs}; required is at least 1 antithetic pair")
         self.pairs, self.sigma, self.persistent = pairs, sigma, persistent
         self.objective: Objective = objective
-        self.runs = Runs(problems, n=n, unroll=unroll or horizon, horizon=horizon, groups=groups, late=late)
+        self.runs = Runs(
+            problems, n=n, unroll=unroll or horizon, horizon=horizon, groups=groups, late=late, limit=limit
+        )
         self.summed: list[dict[str, Tensor] | None] = [None] * groups  # ξ of each run, (2 pairs, ...) by name
         self.diverged = 0
 

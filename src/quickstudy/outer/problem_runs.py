@@ -12,7 +12,8 @@ from quickstudy.inner import Params, UpdateRule
 from quickstudy.optimizers.problem import Batch, ProblemDistribution, Problems
 from quickstudy.outer.windows import Window
 
-_LIMIT = 1e10  # times the loss at the start, and 1 more: beyond it a problem counts as diverged
+LIMIT = 1e10
+"""Times the loss at the start, and 1 more: beyond it a problem counts as diverged."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,16 @@ class Run:
     seed: int
 
     @staticmethod
-    def begin(rule: UpdateRule, problems: ProblemDistribution, n: int, *, steps: int, seed: int, like: Tensor) -> "Run":
+    def begin(
+        rule: UpdateRule,
+        problems: ProblemDistribution,
+        n: int,
+        *,
+        steps: int,
+        seed: int,
+        like: Tensor,
+        times: float = LIMIT,
+    ) -> "Run":
         """New problems.
 
         Args:
@@ -52,6 +62,7 @@ class Run:
             steps: until they are replaced.
             seed: of the problems and of their batches.
             like: a tensor on the device and in the precision in which they are to run.
+            times: the first loss, and 1 more, beyond which a problem counts as diverged.
         """
         stream = torch.Generator().manual_seed(seed)
         drawn = problems.sample(n, generator=stream)
@@ -62,7 +73,7 @@ class Run:
             first = drawn.losses(drawn.params, batch)
             state = rule.init(drawn.params)
         alive = torch.isfinite(first).to(first.dtype)
-        return Run(drawn, stream, batch, drawn.params, state, alive, _LIMIT * (first.abs() + 1), steps, seed)
+        return Run(drawn, stream, batch, drawn.params, state, alive, times * (first.abs() + 1), steps, seed)
 
     def batches(self, steps: int) -> list[Batch]:
         """The next batches, one more than steps: the last is where the last step is judged, and the next first one."""
@@ -85,21 +96,32 @@ class Runs:
         horizon: steps of a run.
         groups: how many runs take turns; their horizons end at different times.
         late: later steps of a horizon count for more, in proportion to this power of their number.
+        limit: times the loss at the start, and 1 more, beyond which a problem counts as diverged.
 
     Raises:
         ValueError: numbers below 1, or a horizon that is not some windows long.
     """
 
     def __init__(
-        self, problems: ProblemDistribution, *, n: int, unroll: int, horizon: int, groups: int, late: float = 0.0
+        self,
+        problems: ProblemDistribution,
+        *,
+        n: int,
+        unroll: int,
+        horizon: int,
+        groups: int,
+        late: float = 0.0,
+        limit: float = LIMIT,
     ):
+        if not limit > 1:
+            raise ValueError(f"limit={limit}; required is a factor above 1, such as 100")
         if min(n, unroll, groups) < 1 or horizon < unroll or horizon % unroll:
             raise ValueError(
                 f"n={n}, unroll={unroll}, horizon={horizon}, groups={groups}; required is at least 1 of each, and a "
                 "horizon that is a multiple of unroll"
             )
         self.problems, self.n, self.unroll, self.horizon, self.groups = problems, n, unroll, horizon, groups
-        self.late = late
+        self.late, self.limit = late, limit
         self.turn = 0
         self.runs: list[Run | None] = [None] * groups
 
@@ -112,7 +134,7 @@ class Runs:
         share = windows if run is not None else -(-windows * (self.turn + 1) // self.groups)
         seed = int(torch.randint(2**62, (), generator=generator))
         steps = self.unroll * share
-        return Run.begin(rule, self.problems, self.n, steps=steps, seed=seed, like=like), True
+        return Run.begin(rule, self.problems, self.n, steps=steps, seed=seed, like=like, times=self.limit), True
 
     def weights(self, run: Run) -> list[float] | None:
         """Of the steps of the next window; their mean over a horizon is 1."""
@@ -138,7 +160,9 @@ class Runs:
         self.runs = [None if saved is None else self._restored(saved, rule, like) for saved in state["runs"]]
 
     def _restored(self, saved: Mapping[str, Any], rule: UpdateRule, like: Tensor) -> Run:
-        run = Run.begin(rule, self.problems, self.n, steps=saved["left"], seed=saved["seed"], like=like)
+        run = Run.begin(
+            rule, self.problems, self.n, steps=saved["left"], seed=saved["seed"], like=like, times=self.limit
+        )
         run.stream.set_state(saved["stream"])
         return replace(run, **{key: saved[key] for key in ("batch", "params", "state", "alive")})
 
