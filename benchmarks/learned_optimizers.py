@@ -19,6 +19,7 @@ import torch
 
 from quickstudy.files import write_atomically
 from quickstudy.optimizer_evaluation import evaluate_rules
+from quickstudy.optimizers import RULES as RULES_OF_PACKAGE
 from quickstudy.optimizers import open_rule
 from quickstudy.optimizers.named import PROBLEMS
 from quickstudy.run_facts import about_process
@@ -33,7 +34,9 @@ RULES = ("mlp", "lstm")
 def measure(problems: str, at: list[int], count: int, seed: int) -> dict[str, Any]:
     """One kind of problems: everything but the losses of single problems."""
     began = time.perf_counter()
-    found = evaluate_rules({name: open_rule(name) for name in RULES}, problems, at=at, count=count, seed=seed).as_dict()
+    rules = {name: open_rule(name) for name in RULES}
+    first = {f"{name}, untrained": RULES_OF_PACKAGE[name]() for name in RULES}
+    found = evaluate_rules({**rules, **first}, problems, at=at, count=count, seed=seed).as_dict()
     for optimizer in found["optimizers"]:
         del optimizer["log_losses"]
     for tuning in found["tuning"]:

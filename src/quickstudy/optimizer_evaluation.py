@@ -110,20 +110,16 @@ class Evaluated:
         """What has to be known about the numbers."""
         found = []
         for tuned in self.tuned:
-            if not math.isfinite(tuned.log_loss):
-                found.append(f"{tuned.name} diverged at every learning rate within {tuned.steps} steps of tuning.")
-            elif tuned.at_edge:
+            if tuned.at_edge:
                 found.append(
                     f"The best learning rate of {tuned.name} for {tuned.steps} steps, {tuned.lr:.3g}, is the last one "
                     "that was tried: a better one may lie beyond."
                 )
         for judged in self.judged:
             if judged.diverged:
-                finite = judged.log_losses[judged.log_losses.isfinite()]
-                others = f"; over the others it is {float(finite.double().mean()):.3f}" if len(finite) else ""
                 found.append(
                     f"{judged.name} diverged on {judged.diverged} of {self.count} problems within {judged.steps} "
-                    f"steps, which makes its mean log-loss infinite{others}."
+                    "steps; such a problem counts with its loss before the first step."
                 )
         return found
 

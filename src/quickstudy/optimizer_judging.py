@@ -10,6 +10,7 @@ from torch import Tensor
 from quickstudy.inner import UpdateRule
 from quickstudy.optimizer_losses import (
     BASELINES,
+    is_lost,
     log_losses,
     losses_of_optimizer,
     losses_of_rule,
@@ -23,6 +24,7 @@ __all__ = [
     "RATES",
     "Judged",
     "Tuned",
+    "is_lost",
     "judge",
     "log_losses",
     "losses_of_optimizer",
@@ -44,7 +46,7 @@ class Tuned:
         lr: the best learning rate.
         log_loss: mean log-loss there on the problems it was tuned on.
         at_edge: no smaller one, or no larger one, was tried: the best may lie beyond.
-        by_rate: the mean log-loss of each rate that was tried; infinite where a problem diverged.
+        by_rate: the mean log-loss of each rate that was tried.
     """
 
     name: str
@@ -94,7 +96,8 @@ def tune(
             generator = torch.Generator().manual_seed(seed)
             for _ in range(draws):
                 drawn = problems.sample(n, generator=generator)
-                logs.append(log_losses(losses_of_optimizer(name, rates, drawn, at=at, generator=generator)))
+                losses = losses_of_optimizer(name, rates, drawn, at=at, generator=generator)
+                logs.append(log_losses(losses, drawn.judge(drawn.params)))
         mean = torch.cat(logs, -1).double().mean(-1)  # (rates, len(at))
         for i, steps in enumerate(at):
             best = int(mean[:, i].argmin())
@@ -111,11 +114,12 @@ class Judged:
     Attributes:
         name: of the optimizer.
         steps: after which it was judged.
-        log_losses: of each problem, (problems,); +inf where it diverged.
+        log_losses: of each problem, (problems,); that of its start where it diverged.
         lr: of a baseline.
         together: how many problems in a row share a shape (width, depth, batch size, ...), and so are no independent
             draws.
         curve: the loss at every step on the batches of the stream, (steps + 1, problems).
+        diverged: problems whose loss at the end was no finite number, or above the first one.
     """
 
     name: str
@@ -124,29 +128,20 @@ class Judged:
     lr: float | None = None
     together: int = 1
     curve: Tensor | None = None
+    diverged: int = 0
 
     @property
     def log_loss(self) -> float:
-        """The mean over problems; infinite if one of them diverged."""
+        """The mean over problems."""
         return float(self.log_losses.double().mean())
-
-    @property
-    def diverged(self) -> int:
-        """Problems whose loss at the end was no finite number."""
-        return int((~torch.isfinite(self.log_losses)).sum())
 
     def ratio_to(self, other: "Judged") -> tuple[float, float, float]:
         """The geometric mean of this one's loss by the other's on the same problems, and its ci95's ends.
 
-        The ci95 is 1.96·sd/√shapes over the means of problems that share a shape. A problem on which both diverged
-        counts as 1; one on which only this one did makes the ratio infinite, only the other one 0, one of each NaN; the
-        ends are NaN in these cases.
+        The ci95 is 1.96·sd/√shapes over the means of problems that share a shape; NaN for a single shape.
         """
-        a, b = self.log_losses.double(), other.log_losses.double()
-        difference = torch.where(torch.isinf(a) & torch.isinf(b), 0.0, a - b)
+        difference = self.log_losses.double() - other.log_losses.double()
         mean = float(difference.mean())
-        if not math.isfinite(mean):
-            return math.exp(mean), math.nan, math.nan
         shapes = difference.view(-1, self.together).mean(1)  # (shapes,)
         half = 1.96 * float(shapes.std()) / math.sqrt(len(shapes)) if len(shapes) > 1 else math.nan
         return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
@@ -184,17 +179,21 @@ def judge(
     if twice:
         raise ValueError(f"a rule is called {twice[0]!r}, and so is a baseline: give it another name")
     ends: dict[tuple[str, int], list[Tensor]] = {}
+    lost: dict[tuple[str, int], int] = {}
     ways: dict[tuple[str, int], list[Tensor]] = {}
     rates = {(t.name, t.steps): t.lr for t in tuned}
 
-    def keep(name: str, steps: int, judged: Tensor, curve: Tensor) -> None:
-        ends.setdefault((name, steps), []).append(log_losses(judged[list(at).index(steps)]))
+    def keep(name: str, steps: int, judged: Tensor, curve: Tensor, first: Tensor) -> None:
+        losses = judged[list(at).index(steps)]
+        ends.setdefault((name, steps), []).append(log_losses(losses, first))
+        lost[name, steps] = lost.get((name, steps), 0) + int(is_lost(losses, first).sum())
         if curves:
             ways.setdefault((name, steps), []).append(curve[: steps + 1])
 
     for draw in range(draws):
         start = torch.Generator().manual_seed(1_000_003 * (seed + 1) + draw)
         drawn, stream = problems.sample(n, generator=start), start.get_state()
+        first = drawn.judge(drawn.params)
 
         def batches(stream: Tensor = stream) -> torch.Generator:
             generator = torch.Generator()
@@ -204,17 +203,18 @@ def judge(
         for name, rule in rules.items():
             found = run_rule(rule, drawn, at=at, generator=batches())
             for steps in at:
-                keep(name, steps, *found)
+                keep(name, steps, *found, first)
         for name in dict.fromkeys(t.name for t in tuned):
             steps_of = [steps for steps in at if (name, steps) in rates]
             of_rates = [rates[name, steps] for steps in steps_of]
             judged, curve = run_optimizer(name, of_rates, drawn, at=at, generator=batches())
             for i, steps in enumerate(steps_of):
-                keep(name, steps, judged[i], curve[i])
+                keep(name, steps, judged[i], curve[i], first)
     return [
         Judged(
             *(name, steps, torch.cat(parts), rates.get((name, steps)), n),
             curve=torch.cat(ways[name, steps], 1) if curves else None,  # (steps + 1, problems)
+            diverged=lost[name, steps],
         )
         for (name, steps), parts in ends.items()
     ]

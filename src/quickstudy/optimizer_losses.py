@@ -150,7 +150,19 @@ def _run(
     return torch.stack(judged), torch.stack(curve)
 
 
-def log_losses(losses: Tensor) -> Tensor:
-    """Natural logarithms; +inf where a loss is not a number or infinite."""
-    logs = losses.clamp(min=_FLOOR).log()
-    return torch.where(torch.isfinite(losses), logs, math.inf)
+def log_losses(losses: Tensor, first: Tensor) -> Tensor:
+    """Natural logarithms; a loss that is no number, infinite or above the first one counts as that.
+
+    Whoever minds that loss would take the start instead. A mean of logarithms would otherwise be that of the one
+    problem in a hundred that blew up, at any learning rate near the edge of what is stable, where the best ones are.
+
+    Args:
+        losses: (..., n).
+        first: of the same problems before the first step, (n,).
+    """
+    return torch.where(is_lost(losses, first), first, losses).clamp(min=_FLOOR).log()
+
+
+def is_lost(losses: Tensor, first: Tensor) -> Tensor:
+    """Whether each problem diverged, (..., n): its loss is no finite number, or above the first one."""
+    return ~(losses <= first)

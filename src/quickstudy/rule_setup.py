@@ -1,8 +1,10 @@
 """What a run that trains an update rule is made of: its settings, the rule, the estimator of the meta-gradient."""
 
+import math
 from dataclasses import dataclass
 from typing import cast, get_args
 
+import torch
 from torch import nn
 
 from quickstudy.inner import AnyMode
@@ -19,6 +21,7 @@ ESTIMATORS = ("backprop", "es", "pes")
 
 _COORDINATEWISE = ("lstm", "mlp")
 _USUAL_WINDOW = 20
+_LOOKS = 32  # draws of problems, as shapes differ
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,15 @@ def build_rule(settings: RuleSettings) -> nn.Module:
     if name not in _COORDINATEWISE:
         if hidden:
             raise ValueError(f"rule={name!r} has no hidden units, and hidden={hidden} was given: leave it out")
-        return RULES[name]()
+        return RULES[name](_names(settings.problems))
     return RULES[name](**({"hidden": hidden} if hidden else {}), seed=settings.seed)
+
+
+def _names(problems: str) -> list[str]:
+    """The names of the parameters of such problems, for rules with numbers of their own for each tensor."""
+    generator, distribution = torch.Generator().manual_seed(0), named_problems(problems, "train")
+    drawn = [distribution.sample(1, generator=generator).params for _ in range(_LOOKS)]
+    return sorted({name for params in drawn for name in params})
 
 
 def build_estimator(settings: RuleSettings) -> Backpropagated | EvolutionStrategies:
@@ -117,7 +127,7 @@ def build_estimator(settings: RuleSettings) -> Backpropagated | EvolutionStrateg
     """
     if settings.estimator not in ESTIMATORS:
         raise ValueError(f"estimator={settings.estimator!r}; choose among {', '.join(ESTIMATORS)}")
-    if settings.steps < 1 or settings.lr <= 0 or settings.clip <= 0:
+    if settings.steps < 1 or not 0 < settings.lr < math.inf or not settings.clip > 0:
         raise ValueError(
             f"steps={settings.steps}, lr={settings.lr}, clip={settings.clip}; required is at least 1 step, and lr and "
             "clip above 0"

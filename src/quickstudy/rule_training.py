@@ -56,7 +56,7 @@ def train_rule(
         ValueError: a negative number of steps, clip not above 0, a rule without anything to learn.
         FloatingPointError: ten estimates in a row that are not finite.
     """
-    if steps < 0 or clip <= 0:
+    if steps < 0 or not clip > 0:
         raise ValueError(f"steps={steps}, clip={clip}; required is at least 0 steps, and clip above 0")
     weights = [p for p in rule.parameters() if p.requires_grad]
     if not weights:

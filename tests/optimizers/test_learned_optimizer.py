@@ -144,7 +144,7 @@ def test_tuned_adam_is_adam_and_tuned_sgd_is_momentum():
 def test_numbers_of_each_tensor_are_found_by_its_name():
     rule = TunedSGD(["b"], lr=0.1)
     with torch.no_grad():
-        rule.log_lr.own["b"].fill_(math.log(3.0))
+        rule.log_lr.own["/b"].fill_(math.log(3.0))
     named, nameless, start = parameters(), parameters(), tensors()
     walk(LearnedOptimizer(named.items(), rule), named, range(1, 2))
     walk(LearnedOptimizer(nameless.values(), rule), nameless, range(1, 2))

@@ -92,7 +92,7 @@ def test_a_tensor_with_a_name_learns_a_rate_of_its_own():
     rule = TunedSGD(["layer.w"], lr=0.1)
     params = {"layer.w": torch.ones(2), "b": torch.ones(2)}
     with torch.no_grad():
-        rule.log_lr.own["layer/w"].fill_(math.log(2.0))
+        rule.log_lr.own["/layer/w"].fill_(math.log(2.0))
     new, _ = rule.step(params, params, rule.init(params))
     torch.testing.assert_close(new["layer.w"], torch.full((2,), 0.8))
     torch.testing.assert_close(new["b"], torch.full((2,), 0.9))

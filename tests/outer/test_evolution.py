@@ -5,9 +5,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from quickstudy.inner import with_tensors
-from quickstudy.optimizers import LSTMRule, MLPRule, Quadratics
+from quickstudy.optimizers import LSTMRule, MLPRule, Problems, Quadratics
 from quickstudy.outer import Backpropagated, EvolutionStrategies
 from tests.outer.known_problems import Drift, HalfSquares, flat_gradient, known_gradient
 from tests.outer.test_backpropagated import Exploding
@@ -124,6 +125,46 @@ def test_runs_go_on_from_a_checkpoint_bit_for_bit():
         assert torch.equal(flat_gradient(second(rule, g), rule), one)
 
 
+class Leap(nn.Module):
+    """Moves by a at the first step, and not again."""
+
+    def __init__(self, a: float):
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(a, dtype=torch.float64))
+
+    def init(self, params):
+        return {"t": torch.zeros(len(params["theta"]), 1, dtype=torch.float64)}
+
+    def step(self, params, grads, state):
+        moved = {name: p + torch.where(state["t"] == 0, self.a, 0.0 * self.a) for name, p in params.items()}
+        return moved, {"t": state["t"] + 1}
+
+
+class Cliff:
+    """A loss of 1, and of 10³⁰ beyond 1."""
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Problems:
+        def loss(params, given, batch):
+            return torch.where(params["theta"].sum() > 1.0, 1e30, 1.0) + 0.0 * params["theta"].sum()
+
+        return Problems({"theta": torch.zeros(n, 1, dtype=torch.float64)}, (), loss, lambda generator: ())
+
+
+@pytest.mark.parametrize("limit", [100.0, 1e10])
+def test_what_kills_a_problem_counts_until_its_horizon_ends(limit):
+    def mean(**settings):
+        rule, g = Leap(0.95), generator(3)
+        estimate = EvolutionStrategies(Cliff(), pairs=400, sigma=0.05, n=1, horizon=8, limit=limit, **settings)
+        windows = 8 // estimate.runs.unroll
+        found = [float(flat_gradient(estimate(rule, g), rule)) for _ in range(20 * windows)]
+        return torch.tensor(found).view(20, windows).mean(1)
+
+    whole, parts = mean(), mean(unroll=2, persistent=True)
+    error = float((whole.var() / 20 + parts.var() / 20).sqrt())
+    assert float(whole.mean()) > 10 * error  # a larger leap falls more often
+    assert abs(float(whole.mean() - parts.mean())) < 3 * error
+
+
 def test_with_tensors_serves_a_rule():
     rule = Drift()
     moved = with_tensors(rule, {"a": torch.tensor(1.0, dtype=torch.float64)})
@@ -133,7 +174,13 @@ def test_with_tensors_serves_a_rule():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"pairs": 0}, "pairs=0"), ({"sigma": 0.0}, "above 0"), ({"objective": "x"}, "choose 'log' or 'loss'")],
+    [
+        ({"pairs": 0}, "pairs=0"),
+        ({"sigma": 0.0}, "above 0"),
+        ({"objective": "x"}, "choose 'log' or 'loss'"),
+        ({"limit": 1.0}, "a factor above 1"),
+        ({"late": -1.0}, "a power of at least 0"),
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):

@@ -17,7 +17,7 @@ _TRAIN = 0.6  # of the examples of every data set; the others are for problems t
 
 
 def named_problems(name: str, part: Part = "train") -> ProblemDistribution:
-    """A distribution by its name, or several with plus signs between them: "quadratics+mlp".
+    """A distribution by its name, or several with plus signs (or commas) between them: "quadratics+mlp".
 
     Args:
         name: one of ``PROBLEMS``, or several.
@@ -28,7 +28,7 @@ def named_problems(name: str, part: Part = "train") -> ProblemDistribution:
     """
     if part not in ("train", "test"):
         raise ValueError(f"part={part!r}; choose 'train' or 'test'")
-    names = [word.strip() for word in name.split("+")]
+    names = [word.strip() for word in name.replace(",", "+").split("+")]
     unknown = [word for word in names if word not in PROBLEMS]
     if unknown:
         raise ValueError(f"there are no problems {unknown[0]!r}; choose among {', '.join(PROBLEMS)}, or some with +")

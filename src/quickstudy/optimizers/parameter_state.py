@@ -1,9 +1,11 @@
 """What a learned optimizer keeps for one parameter, between steps and in a ``state_dict``.
 
-Of a coordinatewise rule for a tensor of N elements: "t", its steps so far; "scales" (2, 1); "elements" (numbers, N). Of
-any other rule: "rule", the name of its class; "tree", its own state for this parameter alone.
+Of a coordinatewise rule for a tensor of N elements: "rule", the class and its arguments; "t", its steps so far;
+"scales" (2, 1); "elements" (numbers, N). Of any other rule: "rule", the name of its class; "tree", its own state for
+this parameter alone.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +27,12 @@ def start_state(rule: Any, p: Tensor, name: str) -> dict[str, Any]:
     """
     if isinstance(rule, CoordinatewiseRule):
         like = torch.zeros((), device=p.device, dtype=precision(p)).expand(p.numel())
-        return {"t": 0, "scales": like.new_zeros(2, 1), "elements": rule.start(like)["elements"]}
+        return {
+            "rule": _described(rule),
+            "t": 0,
+            "scales": like.new_zeros(2, 1),
+            "elements": rule.start(like)["elements"],
+        }
     start = p.detach().to(precision(p), copy=True)  # a rule may keep it
     return {"rule": type(rule).__name__, "tree": rule.init({name: start})}
 
@@ -67,6 +74,12 @@ def require_own_state(rule: Any, target: Target, state: Mapping[str, Any]) -> No
 def bytes_of(state: Any) -> int:
     """What its tensors take."""
     return sum(t.numel() * t.element_size() for t in _tensors(state))
+
+
+def _described(rule: CoordinatewiseRule) -> str:
+    """Its class and arguments: states of the same shape mean other things to another rule."""
+    names = list(inspect.signature(type(rule).__init__).parameters)[1:]
+    return f"{type(rule).__name__}({', '.join(f'{name}={getattr(rule, name)!r}' for name in names)})"
 
 
 def _renamed(tree: Any, name: str) -> Any:

@@ -29,7 +29,7 @@ class _PerTensor(nn.Module):
 
 
 def _key(name: str) -> str:
-    return name.replace(".", "/")  # a module's attribute names cannot hold a dot
+    return "/" + name.replace(".", "/")  # attribute names of a module hold no dot, and some are taken
 
 
 def _logit(p: float) -> float:
@@ -69,6 +69,7 @@ class TunedAdam(nn.Module):
     """Adam with learned rates and decays for each tensor.
 
     Diederik Kingma, Jimmy Ba. Adam: a method for stochastic optimization. ICLR 2015, arXiv:1412.6980, algorithm 1.
+    Differs from the paper: ε is inside of the root, √(v̂ + ε²), whose derivative at v̂ = 0 is finite.
 
     Args:
         names: of the tensors with numbers of their own; any other takes those that all share.

@@ -79,7 +79,7 @@ class Backpropagated:
         )
         self.diverged = int((run.alive - window.alive).sum())
         self.runs.put(run.after(window, batches[-1], self.runs.unroll))
-        return window.value.sum() / run.alive.sum().clamp(min=1)
+        return (window.value * run.alive).sum() / run.alive.sum().clamp(min=1)
 
     def state_dict(self) -> dict[str, Any]:
         """Where all runs are, for a checkpoint."""

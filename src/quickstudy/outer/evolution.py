@@ -90,7 +90,7 @@ class EvolutionStrategies:
         with torch.no_grad():
             windows = self._windows(rule, {n: p + noise[n] for n, p in weights.items()}, run, batches)
             before = run.alive
-            values = windows.value.sum(1) / before.sum(1).clamp(min=1)  # (2 pairs,)
+            values = windows.value.mean(1)  # (2 pairs,)
             summed = self.summed[turn]
             if self.persistent and summed is not None:
                 noise = {name: noise[name] + summed[name] for name in noise}

@@ -113,8 +113,8 @@ class Runs:
         late: float = 0.0,
         limit: float = LIMIT,
     ):
-        if not limit > 1:
-            raise ValueError(f"limit={limit}; required is a factor above 1, such as 100")
+        if not 1 < limit < math.inf or not 0 <= late < math.inf:
+            raise ValueError(f"limit={limit}, late={late}; required is a factor above 1, and a power of at least 0")
         if min(n, unroll, groups) < 1 or horizon < unroll or horizon % unroll:
             raise ValueError(
                 f"n={n}, unroll={unroll}, horizon={horizon}, groups={groups}; required is at least 1 of each, and a "
@@ -128,7 +128,7 @@ class Runs:
     def next(self, rule: UpdateRule, generator: torch.Generator, like: Tensor) -> tuple[Run, bool]:
         """The run whose turn it is, and whether it is new."""
         run = self.runs[self.turn]
-        if run is not None and run.left > 0 and float(run.alive.mean()) > 0.5:
+        if run is not None and run.left > 0 and bool(run.alive.any()):
             return run, False
         windows = self.horizon // self.unroll
         share = windows if run is not None else -(-windows * (self.turn + 1) // self.groups)

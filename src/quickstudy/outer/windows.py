@@ -25,7 +25,7 @@ class Window:
 
     Attributes:
         value: (n,) the mean objective after each step, that of the limit from where a problem diverged, and 0 for those
-            that had diverged before; with a graph if asked for.
+            without a finite loss at their start; with a graph if asked for.
         params, state, alive: at the end, without a graph.
     """
 
@@ -86,7 +86,7 @@ def walk(
     fine = (end["alive"] > 0) & torch.isfinite(last.detach()) & (last.detach() < limit)
     lost = _measured(limit, objective)
     total = end["total"] + weights[-1] * torch.where(fine, _measured(last, objective), lost)
-    value = torch.where(alive > 0, total, 0.0) / steps
+    value = torch.where(torch.isfinite(limit), total, 0.0) / steps
     ended = {name: p.detach() for name, p in end.items()}
     new_state = pytree.tree_unflatten([ended[f"state.{i}"] for i in range(len(leaves))], spec)
     return Window(value, of_problem(ended), new_state, fine.to(alive.dtype))

@@ -133,7 +133,7 @@ def _table(one: Evaluated, steps: int) -> Table:
         tuned = one.tuning(judged.name, steps)
         lr = "–" if tuned is None else f"{tuned.lr:.3g}" + (" (edge)" if tuned.at_edge else "")
         ratios = ["–" if judged.name == rule else in_words(one.of(rule, steps).ratio_to(judged)) for rule in one.rules]
-        shown = f"{judged.log_loss:.3f}".replace("-", "−").replace("inf", "∞")
+        shown = f"{judged.log_loss:.3f}".replace("-", "−")
         rows.append([judged.name, lr, shown, f"{judged.diverged}", *ratios])
     return Table(f"{one.problems}, {steps:,} steps", columns, rows, [False, *[True] * (len(columns) - 1)])
 
@@ -146,14 +146,14 @@ def _meaning() -> Section:
         "trained on.",
         f"Each baseline was run at {len(RATES)} learning rates from {RATES[0]:g} to {RATES[-1]:g} on the training part "
         "of the same distribution, five seeds each, and the rate with the lowest mean log-loss was taken, for each "
-        "number of steps by itself. A rate at which one problem diverged was out.",
+        "number of steps by itself.",
         "The best baseline is the one with the lowest mean log-loss on the very problems that rules are judged on, "
         "which favours the baseline.",
         "± or (low–high) is the ci95, 1.96·sd/√shapes, over groups of problems of the same shape (width, depth, batch "
         "size), as problems within a group are no independent draws. Where it holds 1, the problems do not tell "
         "the two apart.",
-        "Diverged counts problems whose last loss is not a finite number. One of them makes the mean log-loss of its "
-        "optimizer infinite.",
+        "Diverged counts problems whose last loss is no finite number, or above the first one. Such a problem counts "
+        "with its loss before the first step, for rules and baselines alike, in tuning as in judging.",
     ]
     return Section("What the numbers mean", "meaning", words)
 
