@@ -341,3 +341,16 @@ def test_choose_takes_each_as_often():
 
 def test_a_range_may_be_a_single_number():
     require_range("widths", (3, 3))
+
+
+def test_a_penalty_is_added_to_the_loss():
+    x, y = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 2
+    found = [
+        NetworkProblems(x, y, depths=(0,), penalty=penalty).sample(2, generator=torch.Generator().manual_seed(1))
+        for penalty in (0.0, 0.5)
+    ]
+    plain, penalised = (problems.judge(problems.params) for problems in found)
+    weights = found[0].params["layers.0.weight"]
+    torch.testing.assert_close(penalised, plain + 0.25 * weights.square().flatten(1).sum(1))
+    with pytest.raises(ValueError, match="penalty=-1"):
+        NetworkProblems(x, y, penalty=-1.0)

@@ -79,7 +79,7 @@ def _glyphs(part: Part) -> tuple[Tensor, Tensor]:
 def _tables(part: Part) -> ProblemDistribution:
     return Mixture(
         [
-            NetworkProblems(*_table(name, part), depths=(0,), batches=(16, 64), name=name)
+            NetworkProblems(*_table(name, part), depths=(0,), batches=(16, 64), penalty=0.01, name=name)
             for name in ("breast_cancer", "wine", "iris")
         ]
     )

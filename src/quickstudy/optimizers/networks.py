@@ -40,6 +40,8 @@ class NetworkProblems:
         batches: range of examples in a mini-batch, log-uniform.
         scale: range of the scale of the first weights, log-uniform; 1 is torch's own for linear layers.
         convolutional: hidden layers are 3×3 convolutions and 2×2 average pools.
+        penalty: λ of ½λ‖w‖² on all weights, at least 0. Logistic regression on classes that a plane separates has no
+            minimum without it: the loss goes to 0 as weights grow.
         name: of the data, for reports.
 
     Raises:
@@ -55,6 +57,7 @@ class NetworkProblems:
     batches: tuple[float, float] = (32, 128)
     scale: tuple[float, float] = (0.5, 2.0)
     convolutional: bool = False
+    penalty: float = 0.0
     name: str = "data"
 
     def __post_init__(self) -> None:
@@ -74,6 +77,8 @@ class NetworkProblems:
         unknown = [a for a in self.activations if a not in _ACTIVATIONS]
         if unknown or not self.activations:
             raise ValueError(f"activations={self.activations}; choose some of {', '.join(_ACTIVATIONS)}")
+        if not 0 <= self.penalty < math.inf:
+            raise ValueError(f"penalty={self.penalty}; required is at least 0, such as 0.01")
         if not self.depths or min(self.depths) < 0 or (self.convolutional and min(self.depths) < 1):
             raise ValueError(f"depths={self.depths}; required are numbers of hidden layers, at least 0 (1 for a CNN)")
         if self.convolutional and min(self.x.shape[2:]) < 2 ** max(self.depths):
@@ -109,7 +114,7 @@ class NetworkProblems:
         return Problems(
             params=params,
             given=(),
-            loss=partial(_loss, activation, self.convolutional),
+            loss=partial(_loss, activation, self.convolutional, self.penalty),
             draw=draw,
             judged_on=judged,
             kind=f"{what}{layers} on {self.name}, batches of {size}",
@@ -127,8 +132,10 @@ class NetworkProblems:
         return [*kernels, (classes, width * side[0] * side[1])]
 
 
-def _loss(activation: str, convolutional: bool, params: Params, given: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean cross-entropy in nats."""
+def _loss(
+    activation: str, convolutional: bool, penalty: float, params: Params, given: Any, batch: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Mean cross-entropy in nats, and the penalty."""
     x, y = batch
     act, last = _ACTIVATIONS[activation], len(params) // 2 - 1
     for i in range(last + 1):
@@ -138,4 +145,7 @@ def _loss(activation: str, convolutional: bool, params: Params, given: Any, batc
             continue
         x = x.flatten(1) @ w.T + b
         x = act(x) if i < last else x
-    return torch.nn.functional.cross_entropy(x, y)
+    loss = torch.nn.functional.cross_entropy(x, y)
+    if penalty:
+        loss = loss + 0.5 * penalty * sum(params[f"layers.{i}.weight"].square().sum() for i in range(last + 1))
+    return loss

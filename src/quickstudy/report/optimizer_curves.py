@@ -105,28 +105,16 @@ def _few_numbers(axes: Axes) -> None:
 def _name_lines(axes: Axes, ends: Sequence[tuple[float, Curve]]) -> None:
     """The names right of the lines, none over another, each joined to its line's end."""
     low, high = np.log(axes.get_ylim())
+    ends = [(value, curve) for value, curve in ends if value > 0]  # an exact 0 has no place on the axis
     places = [(float(np.log(value)) - low) / (high - low) for value, _ in ends]
     order = np.argsort(places)
     for i, y in zip(order, apart([places[i] for i in order], _LINE), strict=True):
-        curve = ends[i][1]
-        axes.annotate(
-            curve.name.encode("latin-1", "replace").decode("latin-1"),  # the font draws no other letters for certain
-            xy=(1.0, places[i]),
-            xytext=(1.035, y),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            color=COLOURS[curve.place % len(COLOURS)],
-            va="center",
-            weight="bold" if curve.bold else "normal",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": COLOURS[curve.place % len(COLOURS)],
-                "linewidth": 0.7,
-                "shrinkA": 1,
-                "shrinkB": 0,
-            },
-        )
+        curve, whole = ends[i][1], axes.transAxes
+        colour = COLOURS[curve.place % len(COLOURS)]
+        name = curve.name.encode("latin-1", "replace").decode("latin-1")  # the font draws no other letters for certain
+        weight = "bold" if curve.bold else "normal"
+        axes.text(1.035, y, name, transform=whole, color=colour, va="center", weight=weight)
+        axes.plot([1.0, 1.03], [places[i], y], transform=whole, color=colour, linewidth=0.7, clip_on=False)
 
 
 def apart(places: Sequence[float], least: float) -> list[float]:
