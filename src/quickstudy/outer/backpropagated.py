@@ -57,7 +57,8 @@ class Backpropagated:
                 "mode='implicit' asks where an inner loop ends up, and not how it gets there, which is what a rule is "
                 "judged by; required is 'reverse', 'recompute', 'first_order' or 'truncated'"
             )
-        self.mode, self.objective = as_mode(mode), objective
+        self.mode: AnyMode = as_mode(mode)
+        self.objective: Objective = objective
         self.runs = Runs(problems, n=n, unroll=unroll, horizon=horizon, groups=groups, late=late, limit=limit)
         self.diverged = 0
 

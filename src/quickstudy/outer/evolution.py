@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from quickstudy.inner import Params, UpdateRule, with_tensors
 from quickstudy.optimizers.problem import ProblemDistribution
@@ -142,6 +143,6 @@ def _for_particles(run: Run, particles: int) -> Run:
     """The same problems for each particle, on a leading axis."""
 
     def repeated(tree: Any) -> Any:
-        return torch.utils._pytree.tree_map(lambda t: t.expand(particles, *t.shape).clone(), tree)
+        return pytree.tree_map(lambda t: t.expand(particles, *t.shape).clone(), tree)
 
     return replace(run, params=repeated(run.params), state=repeated(run.state), alive=repeated(run.alive))

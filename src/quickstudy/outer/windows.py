@@ -110,34 +110,35 @@ class _Recording:
         *,
         linear: bool,
     ):
-        self.rule, self.spec, self.limit, self.objective, self.linear = rule, spec, limit, objective, linear
+        self.rule, self.spec, self.limit, self.linear = rule, spec, limit, linear
+        self.objective: Objective = objective
         self.weights = limit.new_tensor([0.0, *weights])  # no step of this window has changed the first loss
 
     def init(self, params: Params) -> None:
         return None
 
-    def step(self, carried: Params, grads: Mapping[str, Tensor], state: None) -> tuple[Params, None]:
+    def step(self, params: Params, grads: Mapping[str, Tensor], state: Any) -> tuple[Params, None]:
         """One step of the rule; problems whose loss is beyond all bounds stand still from then on."""
-        params, losses = of_problem(carried), grads["one"]
-        g = {name: grads[f"params.{name}"] for name in params}
+        of_problems, losses = of_problem(params), grads["one"]
+        g = {name: grads[f"params.{name}"] for name in of_problems}
         now = losses.detach()
-        fine = (carried["alive"].detach() > 0) & torch.isfinite(now) & (now < self.limit)
+        fine = (params["alive"].detach() > 0) & torch.isfinite(now) & (now < self.limit)
         if self.linear:  # gradients are constants here, and so are losses: their change to first order
-            moved = (_per_problem(g[name].detach() * (p - p.detach())) for name, p in params.items())
+            moved = (_per_problem(g[name].detach() * (p - p.detach())) for name, p in of_problems.items())
             losses = losses + sum(moved)
         measured = torch.where(fine, _measured(losses, self.objective), _measured(self.limit, self.objective))
         g = {name: torch.where(_over(fine, one), one, 0.0) for name, one in g.items()}
-        count = sum(name.startswith("state.") for name in carried)
-        inner = pytree.tree_unflatten([carried[f"state.{i}"] for i in range(count)], self.spec)
-        stepped, inner = step_many(self.rule, params, g, inner)
+        count = sum(name.startswith("state.") for name in params)
+        inner = pytree.tree_unflatten([params[f"state.{i}"] for i in range(count)], self.spec)
+        stepped, inner = step_many(self.rule, of_problems, g, inner)
         leaves = pytree.tree_leaves(inner)
         return {
-            **{f"params.{name}": torch.where(_over(fine, p), stepped[name], p) for name, p in params.items()},
+            **{f"params.{name}": torch.where(_over(fine, p), stepped[name], p) for name, p in of_problems.items()},
             **{f"state.{i}": leaf for i, leaf in enumerate(leaves)},
-            "one": carried["one"],
-            "total": carried["total"] + self.weights[carried["t"].long()] * measured,
+            "one": params["one"],
+            "total": params["total"] + self.weights[params["t"].long()] * measured,
             "alive": fine.to(now.dtype),
-            "t": carried["t"].detach() + 1,
+            "t": params["t"].detach() + 1,
         }, None
 
 
