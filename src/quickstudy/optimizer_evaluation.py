@@ -25,10 +25,11 @@ class Verdict:
     Attributes:
         rule: its name.
         steps: how many.
-        best: the baseline with the lowest mean log-loss on the very problems the rule was judged on, which favours it.
+        best: the baseline with the lowest mean log-loss on the very problems that the rule was judged on, which favours
+            the baseline.
         to_best: the rule's loss by the best baseline's: geometric mean over problems, and the ends of its ci95.
         to_adam: likewise by Adam's; None where Adam was left out.
-        wins: the rule's mean log-loss is below the best baseline's, problems on which both diverged aside.
+        wins: the rule's mean log-loss is below the best baseline's.
         certain: the ci95 of ``to_best`` leaves 1 out.
     """
 
@@ -98,7 +99,7 @@ class Evaluated:
         to_best = own.ratio_to(best)
         adam = next((judged for judged in self.baselines(steps) if judged.name == _REFERENCE), None)
         low, high = to_best[1:]
-        certain = high < 1 or low > 1 or (to_best[0] in (0.0, math.inf))
+        certain = high < 1 or low > 1
         to_adam = None if adam is None else own.ratio_to(adam)
         return Verdict(rule, steps, best.name, to_best, to_adam, to_best[0] < 1, certain)
 
@@ -213,17 +214,13 @@ def evaluate_rules(
 
 
 def in_words(ratio: Ratio) -> str:
-    """Such as "0.62 (0.58–0.66)"; "∞" where the one alone diverged, "?" where each diverged somewhere."""
+    """Such as "0.62 (0.58–0.66)"; without an interval where there is a single shape."""
     value, low, high = ratio
-    if math.isnan(value):
-        return "?"
     return _shown(value) if math.isnan(low) else f"{_shown(value)} ({_shown(low)}–{_shown(high)})"
 
 
 def _shown(value: float) -> str:
     """Three digits, and no exponent where it has a few before the point."""
-    if math.isinf(value):
-        return "∞"
     return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.2f}" if 0.1 <= value < 10 else f"{value:.3g}"
 
 
