@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.optimizers.coordinatewise import (
+    BOUND,
     SCALES,
     SCALING,
     CoordinatewiseRule,
@@ -99,6 +100,7 @@ class LSTMRule(CoordinatewiseRule):
         bias = self.bias.clone()
         bias[0] += self.scaling @ seen
         w3 = torch.cat([fading(t) * self.out, bias[:, None]], 1)
+        w3[0] /= BOUND
         work, size = _Work(), at_a_time(p.device)
         for i in range(0, len(p), size):
             here, slope, e = (whole[..., i : i + size] for whole in (p, g, elements))

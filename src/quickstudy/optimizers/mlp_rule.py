@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.optimizers.coordinatewise import (
+    BOUND,
     SCALES,
     SCALING,
     TINY,
@@ -128,6 +129,7 @@ class MLPRule(CoordinatewiseRule):
         w2 = fading(t) * torch.cat([self.w2, (self.b2 + self.size @ time)[:, None]], 1)
         w2[0, -1] += 1
         w2[-1, -1] += elements.new_tensor(SCALING) @ seen
+        w2[-1] /= BOUND
         fresh = [1 - decay for decay in self.momenta], [1 - decay for decay in self.moments]
         corrections = [1 / (1 - decay ** (t + 1)) for decay in self.moments]
         work, factor, size = _Work(), -self.lr * lr * float(roots[0]), at_a_time(p.device)
