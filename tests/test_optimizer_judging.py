@@ -5,18 +5,8 @@ import math
 import pytest
 import torch
 
-from quickstudy.optimizer_judging import (
-    BASELINES,
-    RATES,
-    Judged,
-    Tuned,
-    is_lost,
-    judge,
-    log_losses,
-    losses_of_optimizer,
-    losses_of_rule,
-    tune,
-)
+from quickstudy.optimizer_judging import RATES, Judged, Tuned, judge, tune
+from quickstudy.optimizer_losses import BASELINES, is_lost, log_losses, losses_of_optimizer, losses_of_rule
 from quickstudy.optimizers import LSTMRule, NetworkProblems, Quadratics, TunedSGD
 from quickstudy.optimizers.problem import Problems
 

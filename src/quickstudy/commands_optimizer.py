@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from quickstudy.commands_options import Threads, say, was_said
-from quickstudy.console import err, out, plain_table, print_json
+from quickstudy.console import err, out, plain_table, print_json, step_bar
 from quickstudy.files import write_atomically
 from quickstudy.inner import UpdateRule
 from quickstudy.optimizer_evaluation import Evaluated, evaluate_rules, in_words
-from quickstudy.optimizer_judging import BASELINES
+from quickstudy.optimizer_losses import BASELINES
 from quickstudy.optimizers.named import PROBLEMS, named_problems
 from quickstudy.optimizers.rule_file import SHIPPED, open_rule
 from quickstudy.process import use_threads
@@ -179,26 +178,10 @@ def print_evaluated(found: Evaluated, steps: int) -> None:
 
 
 def _train_with_bar(settings: RuleSettings, path: Path, **options: Any) -> None:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        TextColumn("{task.fields[state]}"),
-    )
-    with Progress(*columns, console=err, refresh_per_second=4) as bar:
-        item = bar.add_task(settings.rule, total=settings.steps, rate="", state="")
-        first: list[int] = []
+    with step_bar(settings.rule, settings.steps) as show:
 
         def on_step(at: RuleProgress) -> None:
-            if not first:
-                first.append(at.step - 1)
-                bar.reset(item, completed=first[0])
-            seconds = bar.tasks[item].elapsed or 0
-            rate = f"{(at.step - first[0]) / seconds:.1f}/s" if seconds > 0 else ""
-            state = f"loss {at.loss:.3f} diverged {at.diverged} skipped {at.skipped}"
-            bar.update(item, completed=at.step, rate=rate, state=state)
+            show(at.step, f"loss {at.loss:.3f} diverged {at.diverged} skipped {at.skipped}")
 
         train_in_folder(settings, path, on_step=on_step, **options)
 

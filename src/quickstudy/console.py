@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ err = Console(stderr=True)
 out = Console()
 
 
-def train_with_bar(settings: Settings, path: Path, **options: Any) -> RunFolder:
-    """``experiment.train`` with bar, rate and time left; ``options`` are its keyword arguments."""
+@contextmanager
+def step_bar(name: str, steps: int) -> Iterator[Callable[[int, str], None]]:
+    """A bar with rate and time left; what it gives is called after each step with its number and a word on the state."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -29,17 +32,26 @@ def train_with_bar(settings: Settings, path: Path, **options: Any) -> RunFolder:
         TextColumn("{task.fields[state]}"),
     )
     with Progress(*columns, console=err, refresh_per_second=4) as bar:
-        item = bar.add_task(settings.learner, total=settings.steps, rate="", state="")
+        item = bar.add_task(name, total=steps, rate="", state="")
         first: list[int] = []
 
-        def on_step(at: experiment.Progress) -> None:
+        def on_step(step: int, state: str) -> None:
             if not first:
-                first.append(at.step - 1)
+                first.append(step - 1)
                 bar.reset(item, completed=first[0])
             seconds = bar.tasks[item].elapsed or 0
-            state = f"loss {at.loss:.3f}" + ("" if at.best is None else f" best {at.best:.3f}")
-            rate = f"{(at.step - first[0]) / seconds:.1f}/s" if seconds > 0 else ""
-            bar.update(item, completed=at.step, rate=rate, state=state)
+            rate = f"{(step - first[0]) / seconds:.1f}/s" if seconds > 0 else ""
+            bar.update(item, completed=step, rate=rate, state=state)
+
+        yield on_step
+
+
+def train_with_bar(settings: Settings, path: Path, **options: Any) -> RunFolder:
+    """``experiment.train`` with a bar; ``options`` are its keyword arguments."""
+    with step_bar(settings.learner, settings.steps) as show:
+
+        def on_step(at: experiment.Progress) -> None:
+            show(at.step, f"loss {at.loss:.3f}" + ("" if at.best is None else f" best {at.best:.3f}"))
 
         return experiment.train(settings, path, on_step=on_step, **options)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from quickstudy.evaluation import number
 from quickstudy.inner import UpdateRule
-from quickstudy.optimizer_judging import BASELINES, Judged, Tuned, judge, tune
+from quickstudy.optimizer_judging import Judged, Tuned, judge, tune
+from quickstudy.optimizer_losses import BASELINES
 from quickstudy.optimizers.named import named_problems
 
 TOGETHER = 4

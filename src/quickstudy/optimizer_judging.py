@@ -13,24 +13,10 @@ from quickstudy.optimizer_losses import (
     is_lost,
     log_losses,
     losses_of_optimizer,
-    losses_of_rule,
     run_optimizer,
     run_rule,
 )
 from quickstudy.optimizers.problem import ProblemDistribution
-
-__all__ = [
-    "BASELINES",
-    "RATES",
-    "Judged",
-    "Tuned",
-    "is_lost",
-    "judge",
-    "log_losses",
-    "losses_of_optimizer",
-    "losses_of_rule",
-    "tune",
-]
 
 RATES = tuple(10 ** (-4 + 0.3125 * i) for i in range(17))
 """Learning rates that a baseline is tuned over: from 1e-4 to 10."""

@@ -2,11 +2,12 @@
 
 Such a rule has few weights, serves networks of any size, and takes constant memory per parameter. The elements of all
 parameters lie side by side along the last axis, so one call serves them all; features and states are the first axis.
-Besides its own gradients an element sees one number of its tensor: how large gradients there are.
+Besides its own gradients an element sees two numbers of its tensor: how large gradients were there at most, and lately.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +81,7 @@ class CoordinatewiseRule(nn.Module, ABC):
 
     def init(self, params: Params) -> State:
         """The state of all elements of all parameters."""
-        like = _flat(params.values())
+        like = flat(params.values())
         return {**self.start(like), "scales": like.new_zeros(2, *like.shape)}
 
     def step(
@@ -95,8 +96,8 @@ class CoordinatewiseRule(nn.Module, ABC):
         """
         ordered = [grads[name] for name in params]
         means = (mean_square(g, problems).expand(g.shape) for g in ordered)
-        scales = next_scales(state["scales"], _flat(means))
-        delta, new = self.update(_flat(ordered), scales, state)
+        scales = next_scales(state["scales"], flat(means))
+        delta, new = self.update(flat(ordered), scales, state)
         parts = delta.split([p.numel() for p in params.values()])
         stepped = (p + part.view(p.shape) for p, part in zip(params.values(), parts, strict=True))
         return dict(zip(params, stepped, strict=True)), {**new, "scales": scales}
@@ -144,10 +145,10 @@ def read_scales(roots: Tensor) -> Tensor:
     return torch.stack([(logs[1] - logs[0]).clamp(-1, 3) / 3, -logs[0].clamp(min=0) / 3, -logs[0].clamp(max=0) / 3])
 
 
-def fading(t):
+def fading(t: Any) -> Any:
     """How much a rule still says of its own at step t, a number or tensor: 1 at first, ½ at step 100, then ever less.
 
-    Beyond the horizon that it was trained on, a rule comes back to momentum with a learned rate.
+    Beyond the horizon that it was trained on, a rule comes back to momentum.
     """
     return 1 / (1 + (t / _HORIZON) ** 2)
 
@@ -168,5 +169,6 @@ def mean_square(g: Tensor, problems: int) -> Tensor:
     return g.square().mean(axes, keepdim=True) if axes else g.square()
 
 
-def _flat(tensors: Iterable[Tensor]) -> Tensor:
+def flat(tensors: Iterable[Tensor]) -> Tensor:
+    """All elements side by side, (N,)."""
     return torch.cat([t.reshape(-1) for t in tensors])

@@ -4,12 +4,13 @@ Sachin Ravi, Hugo Larochelle. Optimization as a Model for Few-Shot Learning. ICL
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.inner import Params
+from quickstudy.optimizers.coordinatewise import flat
 from quickstudy.optimizers.lstm_rule import lstm_cell, read_gradient
 
 State = dict[str, Tensor]
@@ -70,13 +71,13 @@ class MetaLSTMRule(nn.Module):
                 f"parameters {list(params)[:4]} without {ONE!r}, whose gradient is the loss: pass losses through "
                 "measured and parameters through with_one, or use quickstudy.learners.MetaLSTM"
             )
-        zeros = torch.zeros_like(_flat(p for name, p in params.items() if name != ONE))
+        zeros = torch.zeros_like(flat(p for name, p in params.items() if name != ONE))
         return {"lstm": zeros.expand(2 * self.hidden, -1), "gates": torch.stack([zeros, zeros + 1])}
 
     def step(self, params: Params, grads: Mapping[str, Tensor], state: State) -> tuple[Params, State]:
         """One step of all parameters but ``ONE``."""
         names = [name for name in params if name != ONE]
-        theta, g = (_flat(tensors[name] for name in names) for tensors in (params, grads))  # (N,) each
+        theta, g = (flat(tensors[name] for name in names) for tensors in (params, grads))  # (N,) each
         loss = read_gradient(grads[ONE].view(1), self.p).expand(2, len(g))
         z = torch.cat([read_gradient(g, self.p), loss])  # (4, N)
         h, c = lstm_cell(self.lstm_weight, self.lstm_bias, z, *state["lstm"].chunk(2))
@@ -96,7 +97,3 @@ def with_one(params: Params) -> Params:
 def measured(loss: Callable[[Params], Tensor]) -> Callable[[Params], Tensor]:
     """The same inner loss, whose gradient with respect to ``ONE`` is its value."""
     return lambda params: params[ONE] * loss(params)
-
-
-def _flat(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.cat([t.reshape(-1) for t in tensors])

@@ -95,7 +95,7 @@ class MLPRule(CoordinatewiseRule):
         return len(self.momenta) + len(self.moments)
 
     def update(self, g: Tensor, scales: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step; features are (momenta + moments + 3, N)."""
+        """One step; features are (momenta + 1 + moments + 3, N)."""
         t, k = state["t"] + 1, len(self.momenta)
         decays = g.new_tensor([*self.momenta, *self.moments])[:, None]
         sources = torch.stack([*[g] * k, *[g * g] * len(self.moments)])

@@ -16,6 +16,7 @@ its own problems across windows, with new perturbations in each, and is weighted
 whose sum over the windows of a horizon is unbiased for the whole horizon, although none is longer than a window.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -67,9 +68,11 @@ class EvolutionStrategies:
         late: float = 0.0,
         limit: float = LIMIT,
     ):
-        require_objective(objective, sigma)
+        require_objective(objective)
         if pairs < 1:
             raise ValueError(f"pairs={pairs}; required is at least 1 antithetic pair")
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"sigma={sigma}; required is a standard deviation above 0, such as 0.01")
         self.pairs, self.sigma, self.persistent = pairs, sigma, persistent
         self.objective: Objective = objective
         self.runs = Runs(

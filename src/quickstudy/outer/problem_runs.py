@@ -187,9 +187,7 @@ def like_of(rule: UpdateRule) -> Tensor:
     raise ValueError(f"{type(rule).__name__} has no parameters to learn; required is a rule with some, as LSTMRule")
 
 
-def require_objective(objective: str, sigma: float = math.inf) -> None:
-    """Refuse an unknown objective, or a standard deviation that is not above 0."""
+def require_objective(objective: str) -> None:
+    """Refuse an unknown objective."""
     if objective not in ("log", "loss"):
         raise ValueError(f"objective={objective!r}; choose 'log' or 'loss'")
-    if not sigma > 0:
-        raise ValueError(f"sigma={sigma}; required is a standard deviation above 0, such as 0.01")

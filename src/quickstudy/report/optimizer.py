@@ -9,7 +9,8 @@ import numpy as np
 
 from quickstudy.files import write_atomically
 from quickstudy.optimizer_evaluation import Evaluated, in_words
-from quickstudy.optimizer_judging import BASELINES, RATES, Judged
+from quickstudy.optimizer_judging import RATES, Judged
+from quickstudy.optimizer_losses import BASELINES
 from quickstudy.report.html import environment
 from quickstudy.report.optimizer_curves import Curve, curves
 from quickstudy.report.page import Picture, Section, Table
