@@ -22,7 +22,7 @@ out = Console()
 
 @contextmanager
 def step_bar(name: str, steps: int) -> Iterator[Callable[[int, str], None]]:
-    """A bar with rate and time left; what it gives is called after each step with its number and a word on the state."""
+    """A bar with rate and time left; what it gives is called after each step with its number and its state in words."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
