@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from quickstudy import ClassTasks, Learner, TaskDistribution, evaluate, load
 from quickstudy.console import err, train_with_bar
-from quickstudy.learners import SimpleShot
+from quickstudy.learners import LocalMatching, SimpleShot
 from quickstudy.learners.simple_shot import embed_views
 from quickstudy.process import keep_freed_memory, use_threads
 from quickstudy.runs import RunFolder, Settings
@@ -36,6 +37,7 @@ def record_scores(
     learner: Learner | None = None,
     called: str | None = None,
     tasks: str | None = None,
+    after: RunFolder | None = None,
 ) -> None:
     """Judge the run's learner, or one made of it, on meta-test; a line per way in results/NAME.jsonl.
 
@@ -47,9 +49,15 @@ def record_scores(
         learner: made of the run's, if it is another one.
         called: what the line calls it; by default as in the settings.
         tasks: judged on other tasks of the same split than the run trained on, by the protocol of those.
+        after: the run whose weights this one started from, if its cost belongs to the result.
     """
     settings = folder.settings()
-    shape = {"way": settings.way, "shot": settings.shot, "steps": settings.steps, "seed": settings.seed}
+    runs = [folder] if after is None else [after, folder]
+    steps = sum(run.settings().steps for run in runs)
+    shape = {"way": settings.way, "shot": settings.shot, "steps": steps, "seed": settings.seed}
+    cost = folder.cost()
+    if after is not None:
+        cost.update({key: round(cost[key] + after.cost()[key], 1) for key in ("seconds", "cpu_seconds")})
     record_fixed(
         learner or load(folder.learner),
         called or settings.learner,
@@ -57,7 +65,7 @@ def record_scores(
         name,
         ways=ways,
         episodes=episodes,
-        training={**shape, **folder.cost()},
+        training={**shape, **cost},
         facts={"versions": folder.read_config()["versions"]},
         judged=settings if tasks is None else dataclasses.replace(settings, tasks=tasks, rotations=None),
     )
@@ -85,7 +93,7 @@ def record_fixed(
         shape = {"way": way, "shot": 1, "queries": 1 if judged.tasks == "omniglot_trials" else 15} if way else {}
         generator = torch.Generator().manual_seed(0)
         answering, tasks = learner, judged.part("test", **shape)
-        if isinstance(learner, SimpleShot):
+        if isinstance(learner, SimpleShot | LocalMatching):
             answering, tasks = on_features(learner, tasks)
         score = evaluate(answering, tasks, episodes=episodes, generator=generator)
         line = {
@@ -106,12 +114,17 @@ def record_fixed(
 
 
 @torch.no_grad()
-def on_features(learner: SimpleShot, tasks: TaskDistribution) -> tuple[SimpleShot, TaskDistribution]:
+def on_features(learner: SimpleShot | LocalMatching, tasks: TaskDistribution) -> tuple[Learner, TaskDistribution]:
     """The same question over features: each image is embedded once, where episodes would embed it many times."""
     examples = examples_of(tasks)
     assert examples is not None
     rows = torch.arange(len(examples.x)).split(500)
-    features = torch.cat([embed_views(learner.backbone, examples.examples(r), learner.views) for r in rows])
+    if isinstance(learner, LocalMatching):
+        answering, embed = learner.of_rows(), learner.embed
+    else:
+        answering = SimpleShot(nn.Identity(), centre=learner.centre, scale=learner.scale)
+        embed = partial(embed_views, learner.backbone, views=learner.views)
+    features = torch.cat([embed(examples.examples(r)) for r in rows])
     counts = examples.counts.tolist()
     groups = examples.class_groups
     found = ClassTasks(
@@ -123,5 +136,4 @@ def on_features(learner: SimpleShot, tasks: TaskDistribution) -> tuple[SimpleSho
         queries=examples.queries,
         within_group=examples.within_group,
     )
-    answering = SimpleShot(nn.Identity(), centre=learner.centre, scale=learner.scale)
     return answering, found if tasks is examples else dataclasses.replace(cast(Any, tasks), tasks=found)

@@ -20,38 +20,43 @@ import torch
 from characters import Args, packed
 from result import RESULTS, on_features, train_or_resume
 
-from quickstudy import ClassTasks, load
+from quickstudy import ClassTasks, Learner, load
 from quickstudy.console import err
 from quickstudy.data import omniglot
-from quickstudy.learners import SimpleShot
+from quickstudy.learners import LocalMatching
 from quickstudy.opening import open_learner, shipped
 from quickstudy.packing import Packed, open_packed, pack
 from quickstudy.process import use_threads
-from quickstudy.runs import RunFolder, Settings
+from quickstudy.runs import RunFolder
 from quickstudy.tasks import class_tasks
 from quickstudy.trust import Judgement, Trust, calibrate, judge
 
-TWIN = "runs/characters-twin-background-0"
+FIRST = "runs/characters-twin-background-0"
+TWIN = "runs/characters-twin-matching-background-0"
+TWIN_ARGS = Args(split="background", steps=4000, matching_steps=1500)
 WAYS, SHOTS, QUERIES = (2, 5, 10, 20), (1, 2, 5, 10), 5
 FITTED, BETWEEN = ((5, 5), (5, 1), (20, 5), (20, 1)), ((3, 3), (7, 4), (15, 8))
 EPISODES, FOLDS = 1000, 5
 SPLITS = {"characters": "vinyals", "characters_background": "official"}
 
 
-def twin_settings() -> Settings:
-    """Those of ``characters_background``, on the train alphabets alone; the last step counts, as there."""
-    return dataclasses.replace(Args(split="background", steps=4000).settings(), train_part="train", validate_every=0)
+def train_twin() -> None:
+    """As ``characters_background`` is trained, on the train alphabets alone; the last step counts, as there."""
+    alone = {"train_part": "train", "validate_every": 0}
+    train_or_resume(dataclasses.replace(TWIN_ARGS.settings(), **alone), FIRST, threads=1)
+    train_or_resume(dataclasses.replace(TWIN_ARGS.matching(FIRST), **alone), TWIN, threads=1)
 
 
-def embedded(learner: SimpleShot, split: str, part: str) -> tuple[SimpleShot, ClassTasks]:
+def embedded(learner: Learner, split: str, part: str) -> tuple[Learner, ClassTasks]:
     """The upright characters of a part, each image embedded once, and the learner that reads them so."""
     data = omniglot.split(omniglot.load(), split, part)  # pyright: ignore[reportArgumentType]
+    assert isinstance(learner, LocalMatching)
     answering, tasks = on_features(learner, class_tasks(data, queries=QUERIES))
     assert isinstance(tasks, ClassTasks)
     return answering, tasks
 
 
-def fit(learner: SimpleShot, tasks: ClassTasks, source: str) -> Trust:
+def fit(learner: Learner, tasks: ClassTasks, source: str) -> Trust:
     """Trust at all ways and shots, from 300 tasks each."""
     generator = torch.Generator().manual_seed(1)
     return calibrate(learner, tasks, ways=WAYS, shots=SHOTS, episodes=300, generator=generator, source=source)
@@ -59,17 +64,16 @@ def fit(learner: SimpleShot, tasks: ClassTasks, source: str) -> Trust:
 
 def twin_trust() -> Trust:
     """Trust of the twin on the validation alphabets: what ships with ``characters`` and ``characters_background``."""
-    folder = RunFolder(TWIN)
-    twin = packed(folder.learner).float()
-    assert isinstance(twin, SimpleShot)
+    twin = packed(RunFolder(TWIN).learner).float()
+    steps = TWIN_ARGS.steps + TWIN_ARGS.matching_steps
     source = (
-        f"a twin trained on 25 background alphabets of Omniglot for {folder.settings().steps} steps, on tasks of "
+        f"a twin trained on 25 background alphabets of Omniglot for {steps} steps, on tasks of "
         f"{len(omniglot.VALIDATION)} other alphabets ({', '.join(omniglot.VALIDATION)}), 300 for each way and shot"
     )
     return fit(*embedded(twin, "official", "validation"), source)
 
 
-def cross_fitted(learner: SimpleShot, tasks: ClassTasks) -> list[tuple[Trust, ClassTasks]]:
+def cross_fitted(learner: Learner, tasks: ClassTasks) -> list[tuple[Trust, ClassTasks]]:
     """Trust fitted without each fifth of the alphabets, and the tasks of that fifth."""
     assert tasks.class_groups is not None
     alphabets = sorted(set(tasks.class_groups))
@@ -81,7 +85,7 @@ def cross_fitted(learner: SimpleShot, tasks: ClassTasks) -> list[tuple[Trust, Cl
 
 def record(
     name: str,
-    learner: SimpleShot,
+    learner: Learner,
     fitted: list[tuple[Trust, ClassTasks]],
     called: str,
     way: int,
@@ -137,9 +141,7 @@ def judge_all(called: str) -> None:
     """Every learner that ships, calibrated by the twin or by cross-fitting."""
     of_twin = [twin_trust()] if called == "twin" else []
     for name, split in SPLITS.items():
-        shipped = open_learner(name)
-        assert isinstance(shipped, SimpleShot)
-        learner, tasks = embedded(shipped, split, "test")
+        learner, tasks = embedded(open_learner(name), split, "test")
         fitted = [(trust, tasks) for trust in of_twin] or cross_fitted(learner, tasks)
         for way, shot in FITTED + BETWEEN:
             record(name, learner, fitted, called, way, shot, within=False)
@@ -155,7 +157,7 @@ if __name__ == "__main__":
     args = parser.parse_args()
     use_threads(1)
     if args.twin:
-        train_or_resume(twin_settings(), TWIN, threads=1)
+        train_twin()
     elif args.judge:
         judge_all(args.judge)
     else:

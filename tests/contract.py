@@ -12,7 +12,7 @@ from torch import nn
 
 import quickstudy as q
 from quickstudy import learners
-from quickstudy.backbones import ConvMaps
+from quickstudy.backbones import ConvMaps, LocalDescriptors, SmallResNet
 from quickstudy.episode import task
 
 
@@ -153,6 +153,13 @@ CASES: dict[str, Case] = {
     "relation_net, own relation": Case(lambda: learners.RelationNet(smooth(), nn.Linear(10, 1), combine="mean")),
     "relation_net, maps": Case(lambda: learners.RelationNet(ConvMaps(width=8, image_size=16)), images=True),
     "supervised_contrastive": Case(lambda: learners.SupervisedContrastive(smooth()), query_loss=False),
+    "local_matching": Case(
+        lambda: learners.LocalMatching(
+            LocalDescriptors(SmallResNet(1, 8, (8, 8)), dim=4, image_size=16), dim=4, window=3
+        ),
+        images=True,
+        query_loss=False,
+    ),
     "triplet_embedding": Case(lambda: learners.TripletEmbedding(smooth()), query_loss=False),
     "triplet_embedding, soft, nearest": Case(
         lambda: learners.TripletEmbedding(smooth(), margin=None, answer_by="nearest"), query_loss=False

@@ -7,10 +7,10 @@ import torch
 
 import quickstudy as q
 from quickstudy import building
-from quickstudy.backbones import ConvMaps, WithLinear
+from quickstudy.backbones import ConvMaps, LocalDescriptors, WithLinear
 from quickstudy.building import build
 from quickstudy.episode import task
-from quickstudy.learners import LEARNERS, RelationNet
+from quickstudy.learners import LEARNERS, LocalMatching, RelationNet
 from tests.small_runs import PROTONET, SINUSOID
 
 pytestmark = pytest.mark.usefixtures("made_glyphs")
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.usefixtures("made_glyphs")
 )
 def test_every_learner_that_stands_on_a_network_is_built_by_its_name(name):
     inner = {"inner_steps": 2} if issubclass(LEARNERS[name], building._WITH_INNER_LOOP) else {}
-    settings = dataclasses.replace(PROTONET, learner=name, width=8, **inner)
+    backbone = "small_resnet" if name == "local_matching" else "conv4"
+    settings = dataclasses.replace(PROTONET, learner=name, width=8, backbone=backbone, **inner)
     tasks = settings.part("train")
     trained, learner, distribution = build(settings, tasks)
     assert type(learner) is LEARNERS[name]
@@ -66,6 +67,18 @@ def test_a_relation_net_reads_maps():
     settings = dataclasses.replace(settings, backbone="conv4", pool="stride")
     with pytest.raises(ValueError, match="pool='stride' was given, and relation_net reads maps"):
         build(settings, settings.part("train"))
+
+
+def test_local_matching_describes_places_of_the_images():
+    settings = dataclasses.replace(
+        PROTONET, learner="local_matching", backbone="small_resnet", width=16, options={"dim": 5, "window": 3}
+    )
+    learner = build(settings, settings.part("train"))[1]
+    assert isinstance(learner, LocalMatching)
+    assert isinstance(learner.backbone, LocalDescriptors)
+    assert (learner.dim, learner.window, learner.places, learner.backbone.network.stem) == (5, 3, (7, 7), 16)
+    with pytest.raises(ValueError, match="backbone='conv4'; local_matching compares places of images"):
+        build(dataclasses.replace(settings, backbone="conv4"), settings.part("train"))
 
 
 def test_a_linear_probe_takes_options():

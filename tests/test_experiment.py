@@ -11,11 +11,13 @@ import torch
 
 import quickstudy as q
 from quickstudy import building, experiment, report
+from quickstudy.backbones import LocalDescriptors
 from quickstudy.building import build
 from quickstudy.data import ClassData, omniglot
 from quickstudy.evaluation import Score
 from quickstudy.experiment import train
 from quickstudy.runs import RunFolder, Settings
+from quickstudy.tasks import InTurn, RandomElastic
 from tests.small_runs import PROTONET, SINUSOID
 
 pytestmark = pytest.mark.usefixtures("made_glyphs")
@@ -258,6 +260,8 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(tmp_path):
         ({"precision": "bfloat16"}, "precision='bfloat16' does not survive an inner loop: leave it out"),
         ({"elastic": True}, "augment changes images"),
         ({"augment": True}, "augment changes images"),
+        ({"augment_strength": 0.5}, "augment_strength=0.5 was given without augment or elastic: give one of them"),
+        ({"augment": True, "augment_strength": 0}, "augment_strength=0; required is a number above 0 and at most 2"),
         ({"optimizer": "lion"}, "optimizer='lion'.*choose the optimizer among adam, adamw, sgd"),
         ({"schedule": "triangle"}, "schedule='triangle'"),
         ({"tasks": "glyph"}, "tasks 'glyph' are not known; choose among omniglot, .*glyphs, sinusoid"),
@@ -273,6 +277,30 @@ def test_settings_that_do_not_go_together_are_refused_before_anything_is_written
     with pytest.raises(ValueError, match=words):
         train(dataclasses.replace(SINUSOID, **change), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_augmentation_has_the_strength_that_was_asked_for(tmp_path):
+    settings = dataclasses.replace(PROTONET, augment=True, elastic=True, augment_strength=0.5)
+    changed = experiment._augmented(settings.part("train"), settings)
+    assert isinstance(changed, q.ClassTasks)
+    assert changed.augment == InTurn((q.RandomAffine(5.0, 0.075, 0.075, 0.04), RandomElastic(0.025)))
+    plain = dataclasses.replace(settings, augment_strength=1.0, elastic=False)
+    assert experiment._augmented(settings.part("train"), plain).augment == q.RandomAffine()  # pyright: ignore
+
+
+def test_local_matching_starts_from_the_network_of_another_learner(tmp_path):
+    settings = dataclasses.replace(
+        PROTONET, learner="supervised_contrastive", backbone="small_resnet", width=8, steps=1, shot=2, queries=2
+    )
+    first = q.load(train(settings, tmp_path / "first").learner)
+    second = dataclasses.replace(settings, learner="local_matching", lr=0.0, init=str(tmp_path / "first"))
+    then = q.load(train(second, tmp_path / "second").learner)
+    assert isinstance(then.backbone, LocalDescriptors)
+    for name, weight in first.backbone.named_parameters():  # pyright: ignore
+        assert torch.equal(dict(then.backbone.network.named_parameters())[name], weight)
+    back = dataclasses.replace(settings, lr=0.0, init=str(tmp_path / "second"))
+    again = q.load(train(back, tmp_path / "third").learner)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), first.parameters(), strict=True))
 
 
 def test_maml_with_a_layer_of_its_own_resumes_too(tmp_path):

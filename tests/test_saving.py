@@ -11,7 +11,7 @@ from torch import nn
 
 import quickstudy as q
 from quickstudy import learners, saving
-from quickstudy.backbones import ConvMaps, ResNet12, ResNet18, SmallResNet
+from quickstudy.backbones import ConvMaps, LocalDescriptors, ResNet12, ResNet18, SmallResNet
 from quickstudy.episode import Labelled
 from quickstudy.inner import SGD, ByName, Curvature, LearnedRates, Proximal, StepRates, TorchOptim, Truncated
 from quickstudy.learners import LEARNERS
@@ -44,6 +44,9 @@ BUILD = {
     "siamese": lambda: learners.Siamese(q.MLP(4, (8,), 5), units=6, match="mean"),
     "relation_net, maps, conv4": lambda: learners.RelationNet(ConvMaps(2, 8, image_size=16), hidden=3),
     "triplet_embedding": lambda: learners.TripletEmbedding(q.MLP(4, (8,), 5), margin=None, answer_by="nearest"),
+    "local_matching, resnet, conv4": lambda: learners.LocalMatching(
+        LocalDescriptors(SmallResNet(2, 4, (8, 8)), dim=3, image_size=16), dim=3, window=3, rivals=4
+    ),
     "supervised_contrastive": lambda: learners.SupervisedContrastive(q.MLP(4, (8,), 5), scale=7.0),
     "r2d2": lambda: learners.R2D2(q.MLP(4, (8,), 5), strength=2.0),
     "meta_opt_net": lambda: learners.MetaOptNet(q.MLP(4, (8,), 5), c=0.3),

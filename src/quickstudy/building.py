@@ -9,10 +9,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from quickstudy.backbones import MLP, Conv4, ConvMaps, ResNet12, ResNet18, SmallResNet, WithLinear
+from quickstudy.backbones import MLP, Conv4, ConvMaps, LocalDescriptors, ResNet12, ResNet18, SmallResNet, WithLinear
 from quickstudy.episode import TaskDistribution
 from quickstudy.learner import Learner
-from quickstudy.learners import CAVIA, LEARNERS, LEO, BayesianMAML, Classifier, LinearProbe, RelationNet
+from quickstudy.learners import (
+    CAVIA,
+    LEARNERS,
+    LEO,
+    BayesianMAML,
+    Classifier,
+    LinearProbe,
+    LocalMatching,
+    RelationNet,
+)
 from quickstudy.learners.gradient_based import GradientBased
 from quickstudy.learners.neural_process import NeuralProcess
 from quickstudy.runs import Settings
@@ -187,9 +196,23 @@ def _maps_network(settings: Settings, tasks: TaskDistribution) -> nn.Module:
     )
 
 
+def _describing_network(settings: Settings, tasks: TaskDistribution) -> nn.Module:
+    """A small residual network that describes the places of an image beside the whole."""
+    backbone = build_backbone(settings, tasks)
+    if not isinstance(backbone, SmallResNet):
+        raise ValueError(
+            f"backbone={settings.backbone!r}; {settings.learner} compares places of images, which small_resnet "
+            "describes: give backbone small_resnet"
+        )
+    x = tasks.sample(1, generator=torch.Generator().manual_seed(0)).support.x
+    given = {"dim": settings.options["dim"]} if "dim" in settings.options else {}
+    return LocalDescriptors(backbone, image_size=x.shape[-1], **given)
+
+
 _NETWORKS: dict[type[Learner], Callable[[Settings, TaskDistribution], nn.Module]] = {
     CAVIA: _cavia_network,
     BayesianMAML: _linear_network,
     RelationNet: _maps_network,
+    LocalMatching: _describing_network,
 }
 """The network of each learner that takes another than ``build_backbone`` makes."""

@@ -52,6 +52,7 @@ def train(
     within_group: WithinGroup = False,
     augment: Annotated[bool, typer.Option("--augment", help="Random affine changes of meta-training images.")] = False,
     elastic: Annotated[bool, typer.Option("--elastic", help="The same, and bent at random.")] = False,
+    augment_strength: Annotated[float, typer.Option(help="Factor of these changes; 1 is the usual one.")] = 1.0,
     backbone: Literal["conv4", "mlp", "resnet12", "resnet18", "small_resnet"] | None = None,
     width: Annotated[int, typer.Option(help="Channels of conv4 (resnets: of the first), units per mlp layer.")] = 64,
     norm: Literal["population", "batch", "group"] = "population",
@@ -89,7 +90,8 @@ def train(
     device: Device = "cpu",
 ) -> None:
     """Meta-train a learner into a run folder."""
-    backbone = backbone or ("mlp" if tasks in REGRESSION else "conv4")
+    usual = "small_resnet" if learner == "local_matching" else "conv4"  # it reads maps in the middle of its network
+    backbone = backbone or ("mlp" if tasks in REGRESSION else usual)
     names = [field.name for field in dataclasses.fields(Settings)]
     given = {name: value for name, value in locals().items() if name in names}
     given["root"] = None if root is None else str(root.resolve())

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from quickstudy.backbones import LocalDescriptors
 from quickstudy.building import build
 from quickstudy.checkpoint import load_checkpoint, save_checkpoint
 from quickstudy.data.folder import folder_kind
@@ -79,7 +80,7 @@ def train(
         settings = dataclasses.replace(settings, kind=folder_kind(str(settings.root)))
     validation = _validation(settings)
     trained, judged, plain = build(settings, tasks)
-    distribution = _augmented(plain, settings.elastic) if settings.augment or settings.elastic else plain
+    distribution = _augmented(plain, settings)
     if settings.init is not None:
         _start_from(judged, Path(settings.init))
     trained.to(device or "cpu")
@@ -151,13 +152,27 @@ def train(
     return folder
 
 
-def _augmented(tasks: TaskDistribution, elastic: bool) -> TaskDistribution:
-    """The same tasks with random affine changes of their images, and bent ones if asked for."""
+def _augmented(tasks: TaskDistribution, settings: Settings) -> TaskDistribution:
+    """The same tasks, where asked for with random affine changes of their images, or bent ones as well."""
+    strength = settings.augment_strength
+    if not settings.augment and not settings.elastic:
+        if strength != 1:
+            raise ValueError(f"augment_strength={strength} was given without augment or elastic: give one of them")
+        return tasks
+    if not 0 < strength <= 2:
+        raise ValueError(f"augment_strength={strength}; required is a number above 0 and at most 2: 1 is the usual one")
     examples = examples_of(tasks)
     if examples is None or examples.x.ndim != 4:
         raise ValueError("augment changes images, and these tasks have none: leave it out")
-    examples = examples.replace(augment=InTurn((RandomAffine(), RandomElastic())) if elastic else RandomAffine())
+    affine, elastic = _weaker(RandomAffine(), strength), _weaker(RandomElastic(), strength)
+    examples = examples.replace(augment=InTurn((affine, elastic)) if settings.elastic else affine)
     return examples if isinstance(tasks, ClassTasks) else dataclasses.replace(cast(Any, tasks), tasks=examples)
+
+
+def _weaker(change: Any, strength: float) -> Any:
+    """The same random change with its amounts, which are its floating point numbers, times ``strength``."""
+    amounts = {name: value * strength for name, value in vars(change).items() if isinstance(value, float)}
+    return dataclasses.replace(change, **amounts)
 
 
 def _start_from(learner: Learner, path: Path) -> None:
@@ -175,7 +190,8 @@ def _start_from(learner: Learner, path: Path) -> None:
 def _network_of(learner: Learner) -> nn.Module:
     """The one network that a learner is built on."""
     parts = dict(learner.named_children())
-    return parts.get("network", parts.get("backbone", learner))
+    network = parts.get("network", parts.get("backbone", learner))
+    return network.network if isinstance(network, LocalDescriptors) else network
 
 
 def _outer(settings: Settings, learner: Learner) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:

@@ -26,6 +26,7 @@ class Settings:
         way, shot, queries: of the meta-training episodes.
         within_group: classes of a task share a group.
         augment, elastic: random affine changes of meta-training images; with ``elastic`` they are bent as well.
+        augment_strength: factor of all these changes; 1 is ``RandomAffine()`` and ``RandomElastic()``.
         backbone, width, norm, pool: the network; ``width`` is channels for conv4, channels of the first block
             for resnets (the others in proportion) and units per hidden layer for mlp.
         precision: of convolutional networks in training, "float32" or "bfloat16".
@@ -56,6 +57,7 @@ class Settings:
     within_group: bool = False
     augment: bool = False
     elastic: bool = False
+    augment_strength: float = 1.0
     backbone: str = "conv4"
     width: int = 64
     norm: str = "population"

@@ -2,6 +2,7 @@
 
 from quickstudy.backbones.conv4 import Conv4, ConvMaps
 from quickstudy.backbones.language_model import RecurrentLM
+from quickstudy.backbones.local_descriptors import LocalDescriptors
 from quickstudy.backbones.mlp import MLP, WithLinear
 from quickstudy.backbones.recurrent import LSTMEncoder
 from quickstudy.backbones.resnet import ResNet12, ResNet18, SmallResNet
@@ -11,6 +12,7 @@ from quickstudy.backbones.unit_length import UnitLength
 BACKBONES = {
     "conv4": Conv4,
     "conv_maps": ConvMaps,
+    "local_descriptors": LocalDescriptors,
     "mlp": MLP,
     "lstm": LSTMEncoder,
     "language_model": RecurrentLM,
@@ -27,6 +29,7 @@ __all__ = [
     "Conv4",
     "ConvMaps",
     "LSTMEncoder",
+    "LocalDescriptors",
     "RecurrentLM",
     "ResNet12",
     "ResNet18",

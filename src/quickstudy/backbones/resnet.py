@@ -172,11 +172,25 @@ class SmallResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_channels, h, w) → (n, out_features)."""
+        return self.with_maps(x)[0]
+
+    def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and the maps of the last block but one before their pooling, (n, widths[-2], h', w').
+
+        With three blocks h' is h // 4; the maps are of the precision that the network trains in. Of a single block they
+        are what it reads.
+        """
         _require_images(x, self.in_channels, 2 ** max(1, len(self.widths)))
         with training_precision(self, self.precision, x):
             convolve, normalise, *rest = self.first
-            maps = self.blocks(nn.Sequential(*rest)(_normalised(convolve, normalise, x)))
-        return maps.to(x.dtype).mean((2, 3))
+            z = nn.Sequential(*rest)(_normalised(convolve, normalise, x))
+            *early, last = cast(Sequence[_Block], self.blocks)
+            maps = z
+            for block in early:
+                maps = block.unpooled(z)
+                z = F.max_pool2d(maps, 2)
+            z = last(z)
+        return z.to(x.dtype).mean((2, 3)), maps
 
 
 class _Block(nn.Module):
@@ -219,12 +233,16 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_channels, h, w) → (n, width, h', w')."""
+        z = self.unpooled(x)
+        return F.max_pool2d(z, 2) if self.pool else z
+
+    def unpooled(self, x: Tensor) -> Tensor:
+        """The same before the image is halved."""
         z, last = x, len(self.norms) - 1
         for i, (convolve, normalise) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             z = _normalised(convolve, normalise, z)
             z = z if i == last else self._activate(z)
-        z = self._activate(z + self.shortcut(x))
-        return F.max_pool2d(z, 2) if self.pool else z
+        return self._activate(z + self.shortcut(x))
 
     def _activate(self, z: Tensor) -> Tensor:
         alone = not torch.is_grad_enabled()  # z is a result of this block, which nobody else reads

@@ -11,6 +11,7 @@ from quickstudy.learners.imaml import IMAML
 from quickstudy.learners.in_context import InContext
 from quickstudy.learners.leo import LEO
 from quickstudy.learners.linear_probe import LinearProbe
+from quickstudy.learners.local_matching import LocalMatching
 from quickstudy.learners.maml import MAML
 from quickstudy.learners.mann import MANN
 from quickstudy.learners.matching_net import MatchingNet
@@ -40,6 +41,7 @@ LEARNERS: dict[str, type[Learner]] = {
     "siamese": Siamese,
     "relation_net": RelationNet,
     "supervised_contrastive": SupervisedContrastive,
+    "local_matching": LocalMatching,
     "triplet_embedding": TripletEmbedding,
     "maml": MAML,
     "proto_maml": ProtoMAML,
@@ -85,6 +87,7 @@ __all__ = [
     "Classifier",
     "InContext",
     "LinearProbe",
+    "LocalMatching",
     "MatchingNet",
     "MetaCurvature",
     "MetaLSTM",

@@ -1,4 +1,4 @@
-"""Embeddings of a task's examples: computed once each, and enough for learners that know classes by their means."""
+"""Embeddings of a task's examples: computed once each, and enough for learners that look at nothing else."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from quickstudy.backbones.norm import uses_batch_statistics
 from quickstudy.estimators.examples import as_learner_reads
 from quickstudy.estimators.learnt import embedding
 from quickstudy.learner import Learner
-from quickstudy.learners import ProtoNet, SimpleShot
+from quickstudy.learners import LocalMatching, ProtoNet, SimpleShot
 
 
 class Embedded(NamedTuple):
@@ -43,7 +43,9 @@ def embed_new(learner: Learner, ids: Sequence[str], x: Tensor, before: Embedded 
 
 
 def head_of(learner: Learner) -> Learner | None:
-    """The same learner as one of embeddings, where it looks at nothing but the means of classes; otherwise None."""
+    """The same learner as one of embeddings, where it looks at nothing else of an example; otherwise None."""
+    if type(learner) is LocalMatching:
+        return learner.of_rows().eval()
     if type(learner) is SimpleShot:
         return SimpleShot(nn.Identity(), scale=learner.scale).eval()  # they are centred already
     return ProtoNet(nn.Identity()).eval() if type(learner) is ProtoNet else None
