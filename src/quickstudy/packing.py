@@ -120,8 +120,8 @@ def pack(packed: Packed, path: str | Path) -> None:
 
 def reader_for(learner: Learner) -> Reader:
     """What the learner's network reads: images for a convolutional one, arrays as they are for any other."""
-    network = innermost(learner)
-    channels, size = getattr(network, "in_channels", None), getattr(network, "image_size", 28)
+    channels = getattr(innermost(learner), "in_channels", None)
+    size = next((part.image_size for part in learner.modules() if hasattr(part, "image_size")), 28)
     if isinstance(channels, int) and channels in (1, 3) and isinstance(size, int):
         return ImageReader(size=size, channels=channels)
     return ArrayReader()

@@ -9,7 +9,6 @@ from torch import nn
 import quickstudy as q
 from quickstudy.backbones import LocalDescriptors, SmallResNet
 from quickstudy.learners import LocalMatching
-from quickstudy.learners.local_matching import Described
 from quickstudy.learners.supervised_contrastive import contrastive_loss
 
 H, W, DIM, D = 3, 4, 2, 5
@@ -23,7 +22,7 @@ def rows(n: int, generator: torch.Generator) -> torch.Tensor:
         return z / z.norm(dim=-1, keepdim=True)
 
     w = torch.rand(n, H * W, generator=generator, dtype=torch.float64).softmax(1)
-    return torch.cat([unit(n, D), unit(n, H * W, DIM).flatten(1), w], 1)
+    return torch.cat([unit(n, D), unit(n, H * W, DIM).flatten(1) / (H * W) ** 0.5, w], 1)
 
 
 def matching(**changes: object) -> LocalMatching:
@@ -33,7 +32,7 @@ def matching(**changes: object) -> LocalMatching:
 def d(a: torch.Tensor, b: torch.Tensor, reach: int) -> float:
     """D(a → b) of two rows, place by place."""
     total = 0.0
-    of_a, of_b = (row[D : D + H * W * DIM].view(H, W, DIM) for row in (a, b))
+    of_a, of_b = (row[D : D + H * W * DIM].view(H, W, DIM) * (H * W) ** 0.5 for row in (a, b))
     for i in range(H):
         for j in range(W):
             near = [
@@ -95,7 +94,7 @@ def test_the_loss_is_the_contrastive_one_and_that_of_the_pairs(generator):
 
 def test_a_part_that_moved_within_the_window_is_found_again(generator):
     here, there = torch.zeros(2, H, W, DIM, dtype=torch.float64)
-    part = torch.tensor([0.6, 0.8], dtype=torch.float64)
+    part = torch.tensor([0.6, 0.8], dtype=torch.float64) / (H * W) ** 0.5
     here[0, 0], there[1, 1] = part, part
     w = torch.zeros(1, H, W, dtype=torch.float64)
     w[0, 0, 0] = 1
@@ -139,7 +138,7 @@ def test_1_000_examples_and_identical_or_empty_images_stay_finite(generator):
 
 def test_a_task_without_companions_or_rivals_has_no_loss_of_pairs(generator):
     x = rows(4, generator)
-    parts = Described(x[:, :D], x[:, D : D + H * W * DIM].view(4, H * W, DIM), x[:, -H * W :])
+    parts = matching().describe(x)
     assert float(matching().pairs_loss(parts, torch.eye(4, dtype=torch.float64), 4)) == 0  # no companion
     alone = torch.zeros(4, 2, dtype=torch.float64)
     alone[:, 0] = 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import quickstudy as q
-from quickstudy.learners import MatchingNet, SimpleShot
+from quickstudy.learners import LocalMatching, MatchingNet, SimpleShot
 from quickstudy.packing import Packed
 from quickstudy.readers import ImageReader
 from quickstudy.serve import adapted as adapted_module
@@ -26,6 +26,7 @@ def network() -> q.Conv4:
 LEARNERS = {
     "ProtoNet": lambda: q.ProtoNet(network()),
     "SimpleShot": lambda: SimpleShot(network(), centre=[0.1] * 4, views=((0, 1), (1, 0)), scale=3.0),
+    "LocalMatching": lambda: LocalMatching(network(), dim=1, grid=(1, 1)),  # 2 of the whole, 1 of a place, its weight
     "MatchingNet": lambda: MatchingNet(network()),
     "NearestNeighbour": lambda: q.NearestNeighbour(),
 }
@@ -79,7 +80,7 @@ def test_it_answers_as_the_classifier_does(name, tmp_path):
     assert list(q.load_model(tmp_path / "model").predict(queries)) == list(plain.predict(queries))
 
 
-@pytest.mark.parametrize("name", ["ProtoNet", "SimpleShot"])
+@pytest.mark.parametrize("name", ["ProtoNet", "SimpleShot", "LocalMatching"])
 def test_only_new_examples_are_embedded_and_the_map_embeds_none(name, passes):
     learner, (support, x) = packed(name), examples(12)
     views = 3 if name == "SimpleShot" else 1

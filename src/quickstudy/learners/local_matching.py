@@ -35,7 +35,7 @@ _AT_ONCE = 32  # support examples that all queries are compared with in one prod
 
 
 class Described(NamedTuple):
-    """Attributes: of n images z (n, d), descriptors of their places u (n, places, dim), and weights w (n, places)."""
+    """Attributes: of n images z (n, d), u (n, places, dim) of unit length, and weights w (n, places)."""
 
     z: Tensor
     u: Tensor
@@ -104,7 +104,7 @@ class LocalMatching(Learner[Exemplars]):
         return self.backbone(x).flatten(1)
 
     def describe(self, x: Tensor) -> Described:
-        """The same, taken apart."""
+        """The same, taken apart, and each place's descriptor at unit length."""
         rows = self.embed(x)
         h, w = self.places
         d = rows.shape[1] - h * w * (self.dim + 1)
@@ -114,7 +114,7 @@ class LocalMatching(Learner[Exemplars]):
                 " use LocalDescriptors, and its dim and grid"
             )
         z, u, weights = rows.split([d, h * w * self.dim, h * w], 1)
-        return Described(z, u.unflatten(1, (h * w, self.dim)), weights)
+        return Described(z, u.unflatten(1, (h * w, self.dim)) * (h * w) ** 0.5, weights)
 
     def of_rows(self) -> "LocalMatching":
         """The same learner of rows that ``embed`` made, instead of images."""
