@@ -22,7 +22,6 @@ KINDS = {
     "relation_net": ("[Relation Network](docs/relation_net.md)", "metric"),
     "characters": ("[`characters`](docs/characters.md), ships in the package", "metric"),
     "supervised_contrastive": ("[supervised contrastive](docs/supervised_contrastive.md)", "metric"),
-    "local_matching": ("[local matching](docs/local_matching.md)", "metric"),
     "triplet_embedding": ("[triplet embedding](docs/triplet_embedding.md), ResNet-12", "metric"),
     "maml": ("[MAML](docs/maml.md), prototype head", "gradient"),
     "maml, transductive": ("MAML, prototype head, batch statistics ᵗ", "gradient"),
@@ -58,7 +57,6 @@ PAGES = (
     "simple_shot",
     "tim",
     "supervised_contrastive",
-    "local_matching",
     "triplet_embedding",
     "maml",
     "meta_sgd",
@@ -81,7 +79,9 @@ def row_of(line: dict[str, Any]) -> str:
     settings = line["settings"]
     if settings.get("adapts") == "head.*":
         return "anil, from `characters`" if settings.get("init") else "anil"
-    if "protonet" in (settings.get("init") or ""):
+    if line["learner"] == "characters":
+        return "characters"
+    if settings.get("init"):
         return f"{line['learner']}, from a ProtoNet"
     return f"{line['learner']}, transductive" if line["transductive"] else line["learner"]
 

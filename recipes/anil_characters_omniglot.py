@@ -60,7 +60,7 @@ class Args:
 
 def learner_of(settings: Settings) -> qs.MAML:
     """MAML on a copy of the shipped network, in single precision also while it trains."""
-    trained = qs.open_learner("characters").get_submodule("backbone")
+    trained = qs.open_learner("characters").get_submodule("backbone.network")
     assert isinstance(trained, SmallResNet)
     network = SmallResNet(stem=trained.stem, widths=trained.widths)
     network.load_state_dict(trained.state_dict())

@@ -87,7 +87,8 @@ def card(args: Args) -> dict[str, str]:
     return {
         "name": NAMES[args.split],
         "data": f"Omniglot (Lake, Salakhutdinov, Tenenbaum 2015), MIT licence: {data[args.split]}, with rotations",
-        "recipe": f"python recipes/characters.py --seed {args.seed} --split {args.split} --steps {args.steps}",
+        "recipe": f"python recipes/characters.py --seed {args.seed} --split {args.split} --steps {args.steps} "
+        f"--matching-steps {args.matching_steps}",
         "seed": str(args.seed),
         "licence": "Apache-2.0",
     }

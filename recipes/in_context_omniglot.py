@@ -36,7 +36,7 @@ class Args:
             precision="bfloat16",
             options={"width": 128, "layers": 2},
             strategy="loop",
-            steps=12000,
+            steps=8000,
             lr=1e-3,
             seed=self.seed,
         )

@@ -55,9 +55,8 @@ def record_scores(
     runs = [folder] if after is None else [after, folder]
     steps = sum(run.settings().steps for run in runs)
     shape = {"way": settings.way, "shot": settings.shot, "steps": steps, "seed": settings.seed}
-    cost = folder.cost()
-    if after is not None:
-        cost.update({key: round(cost[key] + after.cost()[key], 1) for key in ("seconds", "cpu_seconds")})
+    costs = [run.cost() for run in runs]
+    cost = costs[-1] | {key: _sum([one[key] for one in costs]) for key in ("seconds", "cpu_seconds")}
     record_fixed(
         learner or load(folder.learner),
         called or settings.learner,
@@ -69,6 +68,10 @@ def record_scores(
         facts={"versions": folder.read_config()["versions"]},
         judged=settings if tasks is None else dataclasses.replace(settings, tasks=tasks, rotations=None),
     )
+
+
+def _sum(numbers: list[Any]) -> float | None:
+    return None if None in numbers else round(sum(numbers), 1)
 
 
 def record_fixed(
@@ -120,7 +123,7 @@ def on_features(learner: SimpleShot | LocalMatching, tasks: TaskDistribution) ->
     assert examples is not None
     rows = torch.arange(len(examples.x)).split(500)
     if isinstance(learner, LocalMatching):
-        answering, embed = learner.of_rows(), learner.embed
+        answering, embed = learner.of_rows(), learner.rows
     else:
         answering = SimpleShot(nn.Identity(), centre=learner.centre, scale=learner.scale)
         embed = partial(embed_views, learner.backbone, views=learner.views)

@@ -23,7 +23,7 @@ class Args:
     seed: int = 0
     threads: int = 1
     train_part: str = "trainval"
-    steps: int = 5500
+    steps: int = 3000
 
     def settings(self) -> Settings:
         """The same as ``quickstudy train --learner triplet_embedding --tasks omniglot --split vinyals ...``."""
@@ -52,7 +52,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="0 takes every processor")
     parser.add_argument("--train-part", default="trainval", help="train: judge on the validation characters alone")
-    parser.add_argument("--steps", type=int, default=5500)
+    parser.add_argument("--steps", type=int, default=3000)
     args = Args(**vars(parser.parse_args()))
     name = "" if args.train_part == "trainval" else f"-{args.train_part}"
     folder = train_or_resume(args.settings(), f"runs/triplet-omniglot{name}-{args.seed}", threads=args.threads)

@@ -23,7 +23,7 @@ from result import RESULTS, on_features, train_or_resume
 from quickstudy import ClassTasks, Learner, load
 from quickstudy.console import err
 from quickstudy.data import omniglot
-from quickstudy.learners import LocalMatching
+from quickstudy.learners import LocalMatching, SimpleShot
 from quickstudy.opening import open_learner, shipped
 from quickstudy.packing import Packed, open_packed, pack
 from quickstudy.process import use_threads
@@ -36,7 +36,7 @@ TWIN = "runs/characters-twin-matching-background-0"
 TWIN_ARGS = Args(split="background", steps=4000, matching_steps=1500)
 WAYS, SHOTS, QUERIES = (2, 5, 10, 20), (1, 2, 5, 10), 5
 FITTED, BETWEEN = ((5, 5), (5, 1), (20, 5), (20, 1)), ((3, 3), (7, 4), (15, 8))
-EPISODES, FOLDS = 1000, 5
+EPISODES, FOLDS = 500, 5
 SPLITS = {"characters": "vinyals", "characters_background": "official"}
 
 
@@ -50,7 +50,7 @@ def train_twin() -> None:
 def embedded(learner: Learner, split: str, part: str) -> tuple[Learner, ClassTasks]:
     """The upright characters of a part, each image embedded once, and the learner that reads them so."""
     data = omniglot.split(omniglot.load(), split, part)  # pyright: ignore[reportArgumentType]
-    assert isinstance(learner, LocalMatching)
+    assert isinstance(learner, SimpleShot | LocalMatching)
     answering, tasks = on_features(learner, class_tasks(data, queries=QUERIES))
     assert isinstance(tasks, ClassTasks)
     return answering, tasks
@@ -65,7 +65,7 @@ def fit(learner: Learner, tasks: ClassTasks, source: str) -> Trust:
 def twin_trust() -> Trust:
     """Trust of the twin on the validation alphabets: what ships with ``characters`` and ``characters_background``."""
     twin = packed(RunFolder(TWIN).learner).float()
-    steps = TWIN_ARGS.steps + TWIN_ARGS.matching_steps
+    steps = sum(RunFolder(path).settings().steps for path in (FIRST, TWIN))
     source = (
         f"a twin trained on 25 background alphabets of Omniglot for {steps} steps, on tasks of "
         f"{len(omniglot.VALIDATION)} other alphabets ({', '.join(omniglot.VALIDATION)}), 300 for each way and shot"

@@ -154,9 +154,7 @@ CASES: dict[str, Case] = {
     "relation_net, maps": Case(lambda: learners.RelationNet(ConvMaps(width=8, image_size=16)), images=True),
     "supervised_contrastive": Case(lambda: learners.SupervisedContrastive(smooth()), query_loss=False),
     "local_matching": Case(
-        lambda: learners.LocalMatching(
-            LocalDescriptors(SmallResNet(1, 8, (8, 8)), dim=4, image_size=16), dim=4, window=3
-        ),
+        lambda: learners.LocalMatching(LocalDescriptors(SmallResNet(1, 8, (8, 8)), dim=4, image_size=16), window=3),
         images=True,
         query_loss=False,
     ),

@@ -76,7 +76,7 @@ def test_local_matching_describes_places_of_the_images():
     learner = build(settings, settings.part("train"))[1]
     assert isinstance(learner, LocalMatching)
     assert isinstance(learner.backbone, LocalDescriptors)
-    assert (learner.dim, learner.window, learner.places, learner.backbone.network.stem) == (5, 3, (7, 7), 16)
+    assert (learner.dim, learner.window, learner.backbone.grid, learner.backbone.network.stem) == (5, 3, (7, 7), 16)
     with pytest.raises(ValueError, match="backbone='conv4'; local_matching compares places of images"):
         build(dataclasses.replace(settings, backbone="conv4"), settings.part("train"))
 

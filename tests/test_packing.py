@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import quickstudy as q
-from quickstudy.learners import Ridge, SimpleShot
+from quickstudy.backbones import LocalDescriptors, SmallResNet
+from quickstudy.learners import LocalMatching, Ridge
 from quickstudy.packing import Packed, names, open_packed, pack
 from quickstudy.readers import ArrayReader, ImageReader, SoundReader, TableReader, TextReader
 from quickstudy.trust import calibrate
@@ -26,7 +27,7 @@ def test_names():
 @pytest.mark.parametrize("name", ["characters", "characters_background"])
 def test_what_ships_is_packed(name):
     packed = open_packed(name)
-    assert isinstance(packed.learner, SimpleShot)
+    assert isinstance(packed.learner, LocalMatching)
     assert packed.reader == ImageReader(size=28, channels=1)
     assert packed.trust is not None
     assert {"name", "licence", "recipe", "seed", "data"} <= set(packed.card)
@@ -35,6 +36,8 @@ def test_what_ships_is_packed(name):
 def test_a_learner_is_read_by_its_network():
     assert open_packed(q.ProtoNet(q.Conv4(3, 8, image_size=32))).reader == ImageReader(size=32, channels=3)
     assert open_packed(q.ProtoNet(q.MLP(4, (8,), 8))).reader == ArrayReader()
+    places = LocalDescriptors(SmallResNet(3, 8, (8, 8)), image_size=32)
+    assert open_packed(LocalMatching(places)).reader == ImageReader(size=32, channels=3)
 
 
 def test_a_pack_comes_back_and_is_a_learner_file(tmp_path):

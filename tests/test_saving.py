@@ -45,7 +45,7 @@ BUILD = {
     "relation_net, maps, conv4": lambda: learners.RelationNet(ConvMaps(2, 8, image_size=16), hidden=3),
     "triplet_embedding": lambda: learners.TripletEmbedding(q.MLP(4, (8,), 5), margin=None, answer_by="nearest"),
     "local_matching, resnet, conv4": lambda: learners.LocalMatching(
-        LocalDescriptors(SmallResNet(2, 4, (8, 8)), dim=3, image_size=16), dim=3, window=3, rivals=4
+        LocalDescriptors(SmallResNet(2, 4, (8, 8)), dim=3, image_size=16), window=3, rivals=4
     ),
     "supervised_contrastive": lambda: learners.SupervisedContrastive(q.MLP(4, (8,), 5), scale=7.0),
     "r2d2": lambda: learners.R2D2(q.MLP(4, (8,), 5), strength=2.0),

@@ -198,15 +198,21 @@ def _maps_network(settings: Settings, tasks: TaskDistribution) -> nn.Module:
 
 def _describing_network(settings: Settings, tasks: TaskDistribution) -> nn.Module:
     """A small residual network that describes the places of an image beside the whole."""
-    backbone = build_backbone(settings, tasks)
-    if not isinstance(backbone, SmallResNet):
+    if settings.backbone != "small_resnet":
         raise ValueError(
             f"backbone={settings.backbone!r}; {settings.learner} compares places of images, which small_resnet "
-            "describes: give backbone small_resnet"
+            "describes: give backbone small_resnet, or take protonet where examples are no images"
         )
-    x = tasks.sample(1, generator=torch.Generator().manual_seed(0)).support.x
-    given = {"dim": settings.options["dim"]} if "dim" in settings.options else {}
-    return LocalDescriptors(backbone, image_size=x.shape[-1], **given)
+    backbone = build_backbone(settings, tasks)
+    assert isinstance(backbone, SmallResNet)
+    side, other = tasks.sample(1, generator=torch.Generator().manual_seed(0)).support.x.shape[-2:]
+    dim = settings.options.get("dim", 64)
+    if side != other or not isinstance(dim, int):
+        raise ValueError(
+            f"images of {side}×{other} pixels and dim={dim} were given; {settings.learner} takes square images, and a "
+            "whole number of numbers for each of their places"
+        )
+    return LocalDescriptors(backbone, dim=dim, image_size=side)
 
 
 _NETWORKS: dict[type[Learner], Callable[[Settings, TaskDistribution], nn.Module]] = {

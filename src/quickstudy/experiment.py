@@ -164,15 +164,9 @@ def _augmented(tasks: TaskDistribution, settings: Settings) -> TaskDistribution:
     examples = examples_of(tasks)
     if examples is None or examples.x.ndim != 4:
         raise ValueError("augment changes images, and these tasks have none: leave it out")
-    affine, elastic = _weaker(RandomAffine(), strength), _weaker(RandomElastic(), strength)
+    affine, elastic = RandomAffine().times(strength), RandomElastic().times(strength)
     examples = examples.replace(augment=InTurn((affine, elastic)) if settings.elastic else affine)
     return examples if isinstance(tasks, ClassTasks) else dataclasses.replace(cast(Any, tasks), tasks=examples)
-
-
-def _weaker(change: Any, strength: float) -> Any:
-    """The same random change with its amounts, which are its floating point numbers, times ``strength``."""
-    amounts = {name: value * strength for name, value in vars(change).items() if isinstance(value, float)}
-    return dataclasses.replace(change, **amounts)
 
 
 def _start_from(learner: Learner, path: Path) -> None:

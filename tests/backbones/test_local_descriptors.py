@@ -21,7 +21,7 @@ def test_a_row_holds_the_embedding_the_places_and_their_weights(generator):
     for n in range(3):
         for p in range(25):
             place = weight @ maps[n, :, p // 5, p % 5] + bias
-            torch.testing.assert_close(u[n, 5 * p : 5 * p + 5], place / place.norm() / 5)
+            torch.testing.assert_close(u[n, 5 * p : 5 * p + 5], place / place.norm())
     scores = torch.stack([(network.weigh.weight[0, :, 0, 0] * maps[n].permute(1, 2, 0)).sum(-1) for n in range(3)])
     torch.testing.assert_close(w, scores.flatten(1).softmax(1))
 

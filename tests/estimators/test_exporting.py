@@ -121,8 +121,8 @@ def test_weights_keep_a_graph_of_tables_in_their_precision(vectors, tmp_path):
 
 
 def test_the_learner_that_ships(tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
-    model = FewShotClassifier("characters").fit(images, [1, 1, 2, 2, 3, 3])
+    images = np.random.default_rng(0).integers(0, 256, (42, 28, 28), dtype=np.uint8)  # more than it compares at once
+    model = FewShotClassifier("characters").fit(images, [1, 2, 3] * 14)
     done = export_onnx(model, tmp_path / "model.onnx")
     found = run(done.path, model.reader_.read(images), "probabilities")
     assert np.abs(found - model.predict_proba(images)).max() <= 1e-4

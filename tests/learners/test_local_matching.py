@@ -22,7 +22,7 @@ def rows(n: int, generator: torch.Generator) -> torch.Tensor:
         return z / z.norm(dim=-1, keepdim=True)
 
     w = torch.rand(n, H * W, generator=generator, dtype=torch.float64).softmax(1)
-    return torch.cat([unit(n, D), unit(n, H * W, DIM).flatten(1) / (H * W) ** 0.5, w], 1)
+    return torch.cat([unit(n, D), unit(n, H * W, DIM).flatten(1), w], 1)
 
 
 def matching(**changes: object) -> LocalMatching:
@@ -32,7 +32,7 @@ def matching(**changes: object) -> LocalMatching:
 def d(a: torch.Tensor, b: torch.Tensor, reach: int) -> float:
     """D(a → b) of two rows, place by place."""
     total = 0.0
-    of_a, of_b = (row[D : D + H * W * DIM].view(H, W, DIM) * (H * W) ** 0.5 for row in (a, b))
+    of_a, of_b = (row[D : D + H * W * DIM].view(H, W, DIM) for row in (a, b))
     for i in range(H):
         for j in range(W):
             near = [
@@ -94,7 +94,7 @@ def test_the_loss_is_the_contrastive_one_and_that_of_the_pairs(generator):
 
 def test_a_part_that_moved_within_the_window_is_found_again(generator):
     here, there = torch.zeros(2, H, W, DIM, dtype=torch.float64)
-    part = torch.tensor([0.6, 0.8], dtype=torch.float64) / (H * W) ** 0.5
+    part = torch.tensor([0.6, 0.8], dtype=torch.float64)
     here[0, 0], there[1, 1] = part, part
     w = torch.zeros(1, H, W, dtype=torch.float64)
     w[0, 0, 0] = 1
@@ -112,18 +112,30 @@ def test_a_part_that_moved_within_the_window_is_found_again(generator):
 
 
 def test_a_learner_of_rows_answers_as_the_learner_of_images(generator):
-    backbone = LocalDescriptors(SmallResNet(1, 8, (8, 8)), dim=3, image_size=8)
-    learner = LocalMatching(backbone, dim=3).eval()
+    learner = LocalMatching(LocalDescriptors(SmallResNet(1, 8, (8, 8)), dim=3, image_size=8)).eval()
     x, y = torch.rand(10, 1, 8, 8, generator=generator), q.one_hot(torch.arange(4), 4)
     of_rows = learner.of_rows()
     direct = learner.predict(learner.adapt(q.Labelled(x[:4], y)), x[4:])
-    z = learner.embed(x)
-    torch.testing.assert_close(of_rows.predict(of_rows.adapt(q.Labelled(z[:4], y)), z[4:]), direct)
+    rows = learner.rows(x)
+    torch.testing.assert_close(of_rows.predict(of_rows.adapt(q.Labelled(rows[:4], y)), rows[4:]), direct)
+    torch.testing.assert_close(of_rows.embed(rows), learner.embed(x))
+    assert learner.embed(x).shape == (10, 8)
+
+
+def test_population_statistics_are_those_of_support_and_queries_together(generator):
+    learner = LocalMatching(LocalDescriptors(SmallResNet(1, 8, (8, 8)), dim=3, image_size=8))
+    x = torch.rand(8, 1, 8, 8, generator=generator)
+    y = q.one_hot(torch.arange(4) % 2, 2)
+    seen = []
+    learner.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    for forward in learner.passes(q.Episode(q.Labelled(x[:4], y), q.Labelled(x[4:], y))):
+        forward()
+    assert seen == [8]
 
 
 def test_1_000_examples_and_identical_or_empty_images_stay_finite(generator):
     backbone = LocalDescriptors(SmallResNet(1, 8, (8, 8)), dim=3, image_size=8)
-    learner = LocalMatching(backbone, dim=3)
+    learner = LocalMatching(backbone)
     many = q.Labelled(torch.rand(1000, 1, 8, 8, generator=generator), q.one_hot(torch.arange(1000) % 20, 20))
     with torch.no_grad():
         assert torch.isfinite(learner.predict(learner.adapt(many), many.x[:5])).all()
@@ -147,15 +159,20 @@ def test_a_task_without_companions_or_rivals_has_no_loss_of_pairs(generator):
 
 def test_bad_arguments_and_tasks_are_refused(generator):
     for arguments, words in (
-        ({"grid": None}, "does not say its grid"),
+        ({"grid": None}, "does not say its grid and dim"),
+        ({"dim": None}, "does not say its grid and dim"),
+        ({"grid": (0, 4)}, r"grid=\(0, 4\), dim=2; required are two numbers of places and one, each at least 1"),
+        ({"grid": (4,)}, "required are two numbers of places"),
         ({"window": 4}, "window=4, .* required are an odd window"),
         ({"rivals": 0}, "rivals=0"),
         ({"scale": 0.0}, "a scale above 0"),
     ):
         with pytest.raises(ValueError, match=words):
             matching(**arguments)
-    with pytest.raises(ValueError, match="dim=4, and the backbone describes a place by 3 numbers: give the same"):
+    with pytest.raises(ValueError, match="dim=4, and the backbone has 3: leave dim out"):
         LocalMatching(LocalDescriptors(SmallResNet(), dim=3), dim=4)
+    with pytest.raises(ValueError, match=r"grid=\(2, 2\), and the backbone has \(7, 7\): leave grid out"):
+        LocalMatching(LocalDescriptors(SmallResNet()), grid=(2, 2))
     with pytest.raises(ValueError, match="the backbone gives 36 numbers; required are more than 12 places"):
         matching().adapt(q.Labelled(torch.rand(2, 36), torch.eye(2)))
     with pytest.raises(ValueError, match="one-hot rows over two classes or more"):

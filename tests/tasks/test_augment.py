@@ -112,3 +112,8 @@ def test_changes_in_turn(generator):
     double, one = (lambda x, g: 2 * x), (lambda x, g: x + 1)
     x = torch.rand(3, 1, 4, 4, generator=generator)
     torch.testing.assert_close(InTurn((double, one))(x, generator), 2 * x + 1)
+
+
+def test_a_change_can_be_weaker_or_stronger():
+    assert q.RandomAffine().times(0.5) == q.RandomAffine(5.0, 0.075, 0.075, 0.04)
+    assert RandomElastic(0.1, knots=7).times(2) == RandomElastic(0.2, knots=7)

@@ -12,9 +12,9 @@ class LocalDescriptors(nn.Module):
     """The embedding z of an image, a descriptor u_p of each place p in it and the weight w_p that the place has.
 
     All three come from one pass: the descriptors are a 1×1 convolution of the maps in the middle of the network, the
-    weights the softmax over places of another one. They stand in one row, which can be kept, stacked and compared like
-    any embedding: z of unit length; the places, one row of them after the other, all of one length and together of unit
-    length; and the weights.
+    weights the softmax over places of another one. They stand in one row, so that all that is known of an image can be
+    kept and stacked: z of unit length; the places, one row of them after the other, each of unit length; the weights.
+    What is zero stays zero.
 
     Args:
         network: reads images to z and to maps (n, c, h, w): a ``SmallResNet``.
@@ -61,6 +61,5 @@ class LocalDescriptors(nn.Module):
         with training_precision(self, self.network.precision, x):
             places, weights = self.describe(maps), self.weigh(maps)
         places = normalised(places.to(x.dtype).flatten(2).transpose(1, 2))  # (n, h·w, dim)
-        places = places / places.shape[1] ** 0.5
         weights = weights.to(x.dtype).flatten(1).softmax(1)  # (n, h·w)
         return torch.cat([normalised(z), places.flatten(1), weights], 1)

@@ -150,13 +150,13 @@ def _measured(learner: Learner, support: Labelled) -> Trust | None:
     return calibrate_on_support(*left_out(learner, part, folds=_FOLDS), way=way, shot=shot)
 
 
-def embedding(learner: Learner, x: Tensor) -> Tensor:
+def embedding(learner: Learner, x: Tensor, *, by: Sequence[str] | None = None) -> Tensor:
     """Where the learner's network puts examples (n, *input) that it read, (n, d): see ``Learner.embeds_by``."""
     with evaluating(learner):
-        return torch.cat([_features(learner, part) for part in x.split(CHUNK)])
+        return torch.cat([_features(learner, part, by or learner.embeds_by) for part in x.split(CHUNK)])
 
 
-def _features(learner: Learner, x: Tensor) -> Tensor:
-    parts = (getattr(learner, name, None) for name in learner.embeds_by)
+def _features(learner: Learner, x: Tensor, by: Sequence[str]) -> Tensor:
+    parts = (getattr(learner, name, None) for name in by)
     embed = next((part for part in parts if callable(part)), None)
     return (x if embed is None else cast(Tensor, embed(x))).flatten(1)

@@ -15,23 +15,24 @@ which n_k examples were given, by
     logit_k(x) = s z(x)·c_k + s/n_k Σ_{i ∈ k} (D(x → i) + D(i → x)),   c_k the direction of their mean z
 
 which at one shot is S. Meta-training lowers the supervised contrastive loss of z over all pairs of a task, and for each
-support example i, its companions P(i) and its rivals R(i), those of other classes with the largest z(i)·z(r),
+support example i, its companions P(i), those of its class with the smallest z(i)·z(p), and its rivals R(i), those of
+other classes with the largest z(i)·z(r),
 
     L_pairs = mean_{i, p ∈ P(i)} −log( exp S(i, p) / (exp S(i, p) + Σ_{r ∈ R(i)} exp S(i, r)) )
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from quickstudy.backbones.local_descriptors import LocalDescriptors
 from quickstudy.episode import Episode, Labelled
 from quickstudy.functional import mask_absent, normalised, prototypes, require_classes
 from quickstudy.learner import Learner
 from quickstudy.learners.supervised_contrastive import contrastive_loss
 
-_AT_ONCE = 32  # support examples that all queries are compared with in one product
+_PRODUCTS = 32 * 49 * 49  # of places with places, for each query at once
 
 
 class Described(NamedTuple):
@@ -57,17 +58,20 @@ class Exemplars(NamedTuple):
 class LocalMatching(Learner[Exemplars]):
     """Classify by how well the places of a query are found again in the examples of each class.
 
+    Time and memory grow with the square of the number of places: made for small drawings of 7×7 places.
+
     Args:
         backbone: ``LocalDescriptors``, or what gives rows of its form.
-        dim: numbers of a place's descriptor.
+        dim: numbers of a place's descriptor; None takes the backbone's.
         grid: (h, w), the places; None takes the backbone's.
         window: side of the window in which a place is looked for, in places, odd.
         scale: s, of all logits.
-        companions: the most examples of an example's own class that L_pairs compares it with, in training.
-        rivals: the most examples of other classes, in training.
+        companions: the size of P(i), or as many as there are.
+        rivals: the size of R(i), or as many as there are.
 
     Raises:
-        ValueError: a backbone that does not say its grid, a window that has no middle, numbers out of range.
+        ValueError: a backbone that does not say its grid and dim, or says others; a window that has no middle, numbers
+            out of range.
 
     Differs from the sources: a window and learned weights of places (DN4 has neither), both directions of the search,
     and the cosine of whole images beside it; the descriptors of a class are not pooled, each example is searched alone.
@@ -77,7 +81,7 @@ class LocalMatching(Learner[Exemplars]):
         self,
         backbone: nn.Module,
         *,
-        dim: int = 64,
+        dim: int | None = None,
         grid: tuple[int, int] | None = None,
         window: int = 5,
         scale: float = 20.0,
@@ -85,41 +89,40 @@ class LocalMatching(Learner[Exemplars]):
         rivals: int = 10,
     ):
         super().__init__()
-        places = grid or getattr(backbone, "grid", None)
-        if places is None:
-            raise ValueError("the backbone does not say its grid; required are its rows and columns of places: grid=")
-        if window < 1 or window % 2 == 0 or min(companions, rivals, dim) < 1 or not scale > 0:
+        h, w, numbers = _places(backbone, grid, dim)
+        if window < 1 or window % 2 == 0 or min(companions, rivals) < 1 or not scale > 0:
             raise ValueError(
-                f"window={window}, dim={dim}, companions={companions}, rivals={rivals}, scale={scale}; required are an "
-                "odd window, 1 or more of the others, and a scale above 0"
+                f"window={window}, companions={companions}, rivals={rivals}, scale={scale}; required are an odd "
+                "window, 1 or more of the others, and a scale above 0"
             )
-        if isinstance(backbone, LocalDescriptors) and backbone.dim != dim:
-            raise ValueError(f"dim={dim}, and the backbone describes a place by {backbone.dim} numbers: give the same")
         self.backbone, self.dim, self.grid, self.window = backbone, dim, grid, window
         self.scale, self.companions, self.rivals = scale, companions, rivals
-        self.places: tuple[int, int] = (int(places[0]), int(places[1]))
+        self._grid, self._dim = (h, w), numbers
 
     def embed(self, x: Tensor) -> Tensor:
-        """The rows that the backbone makes of images (n, *input): z, all places, all weights."""
+        """z (n, d) of images (n, *input)."""
+        return self.describe(x).z
+
+    def rows(self, x: Tensor) -> Tensor:
+        """All that is kept of images (n, *input), a row for each: z, places, weights."""
         return self.backbone(x).flatten(1)
 
+    def of_rows(self) -> "LocalMatching":
+        """The same learner of what ``rows`` gives, instead of images."""
+        same = {"window": self.window, "companions": self.companions, "rivals": self.rivals}
+        return LocalMatching(nn.Identity(), grid=self._grid, dim=self._dim, scale=self.scale, **same)
+
     def describe(self, x: Tensor) -> Described:
-        """The same, taken apart, and each place's descriptor at unit length."""
-        rows = self.embed(x)
-        h, w = self.places
-        d = rows.shape[1] - h * w * (self.dim + 1)
+        """The rows of images (n, *input), taken apart."""
+        rows, places = self.rows(x), self._grid[0] * self._grid[1]
+        d = rows.shape[1] - places * (self._dim + 1)
         if d < 1:
             raise ValueError(
-                f"the backbone gives {rows.shape[1]} numbers; required are more than {h * w} places × ({self.dim} + 1):"
-                " use LocalDescriptors, and its dim and grid"
+                f"the backbone gives {rows.shape[1]} numbers; required are more than {places} places × ({self._dim} + "
+                "1): use LocalDescriptors, or its dim and grid"
             )
-        z, u, weights = rows.split([d, h * w * self.dim, h * w], 1)
-        return Described(z, u.unflatten(1, (h * w, self.dim)) * (h * w) ** 0.5, weights)
-
-    def of_rows(self) -> "LocalMatching":
-        """The same learner of rows that ``embed`` made, instead of images."""
-        same = {"dim": self.dim, "window": self.window, "companions": self.companions, "rivals": self.rivals}
-        return LocalMatching(nn.Identity(), grid=self.places, scale=self.scale, **same)
+        z, u, weights = rows.split([d, places * self._dim, places], 1)
+        return Described(z, u.unflatten(1, (places, self._dim)), weights)
 
     def adapt(self, support: Labelled, query_x: Tensor | None = None) -> Exemplars:
         """The examples as they are described, and the direction of each class."""
@@ -131,7 +134,8 @@ class LocalMatching(Learner[Exemplars]):
         """logit_k, (m, way)."""
         centres, examples, y = adapted
         queries = self.describe(x)
-        parts = torch.arange(len(y), device=y.device).split(_AT_ONCE)
+        at_once = max(1, _PRODUCTS // (self._grid[0] * self._grid[1]) ** 2)
+        parts = torch.arange(len(y), device=y.device).split(at_once)
         found = torch.cat([self._found(queries, examples.of(part)) for part in parts], 1)  # (m, n)
         local = found @ (y / y.sum(0).clamp(min=1))
         return mask_absent(self.scale * (queries.z @ centres.T + local), y)
@@ -144,6 +148,11 @@ class LocalMatching(Learner[Exemplars]):
         described = self.describe(torch.cat([support.x, query.x]))
         return contrastive_loss(described.z, y, self.scale) + self.pairs_loss(described, y, len(support.y))
 
+    def passes(self, episode: Episode) -> list[Callable[[], Any]]:
+        """One: support and queries together."""
+        support, query = episode
+        return [lambda: self.backbone(torch.cat([support.x, query.x]))]
+
     def pairs_loss(self, described: Described, y: Tensor, anchors: int) -> Tensor:
         """L_pairs of the first examples.
 
@@ -152,29 +161,26 @@ class LocalMatching(Learner[Exemplars]):
             y: (n, way) one-hot; an all-zero row counts for nothing.
             anchors: how many of them are compared with companions and rivals.
         """
-        n, least = len(y), torch.finfo(y.dtype).min
+        n, least = len(y), torch.finfo(described.z.dtype).min
         cosines = (described.z[:anchors] @ described.z.T).detach()  # (anchors, n)
         itself = torch.eye(n, dtype=torch.bool, device=y.device)[:anchors]
-        both = (y[:anchors].sum(1, keepdim=True) > 0) & (y.sum(1) > 0) & ~itself  # neither is padding
+        real = (y[:anchors].sum(1, keepdim=True) > 0) & (y.sum(1) > 0) & ~itself  # neither is padding
         same = y[:anchors] @ y.T > 0
-        companions = torch.where(both & same, -cosines, least).topk(min(self.companions, n), 1).indices
-        rivals = torch.where(both & ~same, cosines, least).topk(min(self.rivals, n), 1).indices
-        others = torch.cat([companions, rivals], 1)  # (anchors, others)
-        wanted = torch.arange(others.shape[1], device=y.device) < companions.shape[1]  # a companion, not a rival
-        there = both.gather(1, others) & (same.gather(1, others) == wanted)
-        i = torch.arange(anchors, device=y.device).unsqueeze(1).expand_as(others).flatten()
-        s = torch.where(there, self._pairs(described, i, others.flatten()).view_as(others), least)
-        own, rival = s.split([companions.shape[1], rivals.shape[1]], 1)
+        far, companions = torch.where(real & same, -cosines, least).topk(min(self.companions, n), 1)
+        near, rivals = torch.where(real & ~same, cosines, least).topk(min(self.rivals, n), 1)
+        own = self._pairs(described, companions)  # (anchors, companions)
+        rival = torch.where(near > least, self._pairs(described, rivals), least)
         against = torch.logaddexp(own, rival.logsumexp(1, keepdim=True))
-        counts = there[:, : companions.shape[1]]
-        return torch.where(counts, against - own, 0).sum() / counts.sum().clamp(min=1)
+        there = far > least
+        return torch.where(there, against - own, 0).sum() / there.sum().clamp(min=1)
 
-    def _pairs(self, described: Described, i: Tensor, j: Tensor) -> Tensor:
-        """S of pairs of examples i and j, (pairs,)."""
-        a, b = described.of(i), described.of(j)
+    def _pairs(self, described: Described, others: Tensor) -> Tensor:
+        """S of each of the first examples with ``others`` (anchors, k) of them, (anchors, k)."""
+        i = torch.arange(len(others), device=others.device).unsqueeze(1).expand_as(others).flatten()
+        a, b = described.of(i), described.of(others.flatten())
         products = self._near(a.u @ b.u.transpose(1, 2))  # (pairs, places, places)
         local = (a.w * products.amax(2)).sum(1) + (b.w * products.amax(1)).sum(1)
-        return self.scale * ((a.z * b.z).sum(1) + local)
+        return (self.scale * ((a.z * b.z).sum(1) + local)).view_as(others)
 
     def _found(self, a: Described, b: Described) -> Tensor:
         """D(a → b) + D(b → a) of all pairs, (len(a), len(b))."""
@@ -184,8 +190,26 @@ class LocalMatching(Learner[Exemplars]):
 
     def _near(self, products: Tensor) -> Tensor:
         """Of places p and q (..., h·w, h·w), with the lowest number where q is not in the window around p."""
-        h, w = self.places
+        h, w = self._grid
         place, reach = torch.arange(h * w, device=products.device), self.window // 2
         row, column = place // w, place % w
         near = ((row[:, None] - row).abs() <= reach) & ((column[:, None] - column).abs() <= reach)
         return torch.where(near, products, torch.finfo(products.dtype).min)
+
+
+def _places(backbone: nn.Module, grid: tuple[int, int] | None, dim: int | None) -> tuple[int, int, int]:
+    """h, w and dim, as they are given or as the backbone says."""
+    says = {"grid": getattr(backbone, "grid", None), "dim": getattr(backbone, "dim", None)}
+    given = {"grid": None if grid is None else tuple(grid), "dim": dim}
+    for name, value in given.items():
+        if value is not None and says[name] not in (None, value):
+            raise ValueError(f"{name}={value}, and the backbone has {says[name]}: leave {name} out")
+    places, numbers = given["grid"] or says["grid"], given["dim"] or says["dim"]
+    if places is None or numbers is None:
+        raise ValueError(
+            "the backbone does not say its grid and dim; required are (rows, columns) of places and the numbers of "
+            "each: use LocalDescriptors, or pass grid= and dim="
+        )
+    if len(places) != 2 or min(*places, numbers) < 1:
+        raise ValueError(f"grid={places}, dim={numbers}; required are two numbers of places and one, each at least 1")
+    return int(places[0]), int(places[1]), int(numbers)

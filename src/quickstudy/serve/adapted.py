@@ -14,8 +14,9 @@ from quickstudy.estimators.answers import Answer, put_together
 from quickstudy.estimators.classifier import fitted
 from quickstudy.estimators.examples import as_learner_reads
 from quickstudy.estimators.learnt import Learnt, Trusted
+from quickstudy.learners import LocalMatching
 from quickstudy.packing import Packed
-from quickstudy.serve.embedded import Embedded, embed, embed_new, head_of, tensor_bytes
+from quickstudy.serve.embedded import Embedded, embed, embed_new, head_of, tensor_bytes, wholes
 from quickstudy.serve.rows import Support
 
 MEASURED = 200
@@ -93,7 +94,7 @@ class Adapted:
             middle = Place(x=0.0, y=0.0)  # of one example or none there is no plane
             return [middle] * len(self.support.ids), [middle] * (0 if x is None else len(x))
         centre, axes, scale, support = self._plane
-        queries = [] if x is None else _places((_numbers(embed(self._packed.learner, x)) - centre) @ axes / scale)
+        queries = [] if x is None else _places((self._wholes(embed(self._packed.learner, x)) - centre) @ axes / scale)
         return _places(support), queries
 
     def save(self, path: Path) -> None:
@@ -104,7 +105,7 @@ class Adapted:
     def _learn(self, x: Tensor) -> tuple[Learnt, Trusted]:
         """``FewShotClassifier(packed).fit(x, labels)``, without another pass where the embeddings are known.
 
-        Of a learner without trust nothing is measured on many examples, unless it takes no pass.
+        Of a learner without trust nothing is measured on many examples, unless that takes next to no time.
         """
         labels = self.support.labels if self.classes > 1 else self.support.ids
         head = head_of(self._packed.learner)
@@ -112,11 +113,16 @@ class Adapted:
             learnt = Learnt.of(self._packed.learner, x, labels)
             return learnt, Trusted(self._packed, learnt.support, measure=len(x) <= MEASURED)
         learnt = Learnt.of(head, self._embed(x), labels)
-        trusted = Trusted(replace(self._packed, learner=head), learnt.support)
+        quick = not isinstance(head, LocalMatching)  # which compares examples with examples, and not with means
+        trusted = Trusted(replace(self._packed, learner=head), learnt.support, measure=quick or len(x) <= MEASURED)
         return learnt._replace(support=learnt.support._replace(x=x)), trusted
 
+    def _wholes(self, kept: Tensor) -> np.ndarray:
+        """Embeddings (n, d), for the map."""
+        return wholes(self._packed.learner, kept).cpu().double().numpy()
+
     def _embed(self, x: Tensor) -> Tensor:
-        """z (n, d) of the examples."""
+        """What is kept of the examples, (n, d)."""
         if self._embedded is None or self._embedded.ids != self.support.ids:
             self._embedded = embed_new(self._packed.learner, self.support.ids, x, self._embedded)
         return self._embedded.z
@@ -125,7 +131,7 @@ class Adapted:
     def _plane(self) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
         """Centre (d,), axes (d, 2), scale, and the support set (n, 2) by them."""
         assert self._learnt is not None
-        z = _numbers(self._embed(self._learnt.support.x))
+        z = self._wholes(self._embed(self._learnt.support.x))
         centre = z.mean(0)
         axes = np.linalg.svd(z - centre, full_matrices=False)[2][:2].T  # (d, 2)
         axes = axes * np.where(axes[np.abs(axes).argmax(0), [0, 1][: axes.shape[1]]] < 0, -1, 1)  # one of the two signs
@@ -137,7 +143,3 @@ class Adapted:
 
 def _places(at: np.ndarray) -> list[Place]:
     return [Place(x=x, y=y) for x, y in np.clip(at, -1, 1).tolist()]
-
-
-def _numbers(z: Tensor) -> np.ndarray:
-    return z.cpu().double().numpy()

@@ -21,8 +21,14 @@ class Embedded(NamedTuple):
 
 
 def embed(learner: Learner, x: Tensor) -> Tensor:
-    """z (n, d) of examples (n, *input) that were read."""
-    return embedding(learner, as_learner_reads(learner, x))
+    """What is kept of examples (n, *input) that were read, (n, d): their embeddings, or the rows that it compares."""
+    by = ("rows",) if type(learner) is LocalMatching else learner.embeds_by
+    return embedding(learner, as_learner_reads(learner, x), by=by)
+
+
+def wholes(learner: Learner, kept: Tensor) -> Tensor:
+    """The embeddings z (n, d) in what ``embed`` keeps."""
+    return learner.of_rows().embed(kept) if type(learner) is LocalMatching else kept
 
 
 def embed_new(learner: Learner, ids: Sequence[str], x: Tensor, before: Embedded | None) -> Embedded:
@@ -43,7 +49,7 @@ def embed_new(learner: Learner, ids: Sequence[str], x: Tensor, before: Embedded 
 
 
 def head_of(learner: Learner) -> Learner | None:
-    """The same learner as one of embeddings, where it looks at nothing else of an example; otherwise None."""
+    """The same learner as one of what ``embed`` keeps, where it looks at nothing else; otherwise None."""
     if type(learner) is LocalMatching:
         return learner.of_rows().eval()
     if type(learner) is SimpleShot:

@@ -40,6 +40,10 @@ class RandomElastic:
     strength: float = 0.05
     knots: int = 5
 
+    def times(self, factor: float) -> "RandomElastic":
+        """The same, stronger or weaker."""
+        return RandomElastic(self.strength * factor, self.knots)
+
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """(m, channels, h, w) → the same shape."""
         m, _, h, w = x.shape
@@ -64,6 +68,10 @@ class RandomAffine:
     scale: float = 0.15
     shear: float = 0.15
     shift: float = 0.08
+
+    def times(self, factor: float) -> "RandomAffine":
+        """The same, stronger or weaker."""
+        return RandomAffine(*(factor * amount for amount in (self.degrees, self.scale, self.shear, self.shift)))
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """(m, channels, h, w) → the same shape."""
