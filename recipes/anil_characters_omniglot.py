@@ -3,10 +3,10 @@
     python recipes/characters.py --seed 0 --ship      # the network; it is in the package already
     python recipes/anil_characters_omniglot.py --seed 0
 
-The network was trained to match drawings as wholes and by their places; the places are left out here. It is meta-trained
-further through MAML with prototype head, of which the head alone adapts, by exact meta-gradients in single precision:
-embeddings of one length, three inner steps.
-Nothing is selected: the last step counts. Population statistics, so no query sees another. Appends to
+The network was trained to match drawings as wholes and by their places; the places are left out here. It is
+meta-trained further through MAML with prototype head, of which the head alone adapts, by exact meta-gradients in single
+precision: embeddings of one length, three inner steps. Nothing is selected: the last step counts. Population
+statistics, so no query sees another. Appends to
 benchmarks/results/omniglot.jsonl; the time that it names does not hold that of `characters`.
 """
 
