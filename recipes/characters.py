@@ -113,5 +113,13 @@ if __name__ == "__main__":
     if args.split == "vinyals":
         record_scores(folder, "omniglot", ways=(5, 20), episodes=1000, learner=learner, called=name, after=first)
     else:
-        judged = {"episodes": 2000, "tasks": "omniglot_trials"}
-        record_scores(folder, "trials", ways=(20,), learner=learner, called=name, after=first, **judged)
+        record_scores(
+            folder,
+            "trials",
+            ways=(20,),
+            episodes=2000,
+            learner=learner,
+            called=name,
+            tasks="omniglot_trials",
+            after=first,
+        )

@@ -1,4 +1,4 @@
-"""Embeddings of a task's examples: computed once each, and enough for learners that look at nothing else."""
+"""What is kept of a task's examples: computed once each, and enough for learners that look at nothing else of them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from quickstudy.learners import LocalMatching, ProtoNet, SimpleShot
 
 
 class Embedded(NamedTuple):
-    """Attributes: the ids of examples, and z (n, d), where the learner's network puts each."""
+    """Attributes: the ids of examples, and z (n, d), what ``embed`` keeps of each."""
 
     ids: tuple[str, ...]
     z: Tensor
