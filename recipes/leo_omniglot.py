@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from on_features import backbone_of, features, labels
 from result import RESULTS
-from torch import Tensor, nn
+from torch import nn
 
 import quickstudy as qs
 from quickstudy.learners.leo import LEO
@@ -46,28 +47,6 @@ class Args:
     dropout: float = 0.3
     kl_weight: float = 1e-4
     orthogonality_weight: float = 10.0
-
-
-def backbone_of(path: Path) -> nn.Module:
-    """The backbone that ``recipes/protonet_omniglot.py`` trained."""
-    if not path.exists():
-        raise ValueError(f"{path} is not there; run python recipes/protonet_omniglot.py with the same seed first")
-    return qs.load(path).get_submodule("backbone")
-
-
-@torch.no_grad()
-def features(backbone: nn.Module, tasks: qs.ClassTasks, augment: Any = None) -> Tensor:
-    """The features (n, d) of every example of ``tasks``, in their order; ``augment`` changes the images first."""
-    found = []
-    for rows in torch.arange(len(tasks.x)).split(500):
-        x = tasks.examples(rows)
-        found.append(backbone(x if augment is None else augment(x)))
-    return torch.cat(found)
-
-
-def labels(tasks: qs.ClassTasks) -> Tensor:
-    """The class (n,) of every example."""
-    return torch.arange(len(tasks)).repeat_interleave(tasks.counts)
 
 
 def train(args: Args, tasks: qs.ClassTasks, d: int) -> tuple[LEO, dict[str, Any]]:

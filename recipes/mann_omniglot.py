@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from on_features import features, labels
 from result import RESULTS, train_or_resume
-from torch import Tensor, nn
+from torch import nn
 
 import quickstudy as qs
 from quickstudy.learners import MANN
@@ -83,17 +84,6 @@ class Mixed:
         rows, first = torch.arange(n).unsqueeze(1), sx.shape[1]
         x, y = x[rows, order], y[rows, order]
         return qs.Episode(qs.Labelled(x[:, :first], y[:, :first]), qs.Labelled(x[:, first:], y[:, first:]))
-
-
-@torch.no_grad()
-def features(backbone: nn.Module, tasks: qs.ClassTasks) -> Tensor:
-    """The features (n, d) of every example of ``tasks``, in their order."""
-    return torch.cat([backbone(tasks.examples(rows)) for rows in torch.arange(len(tasks.x)).split(500)])
-
-
-def labels(tasks: qs.ClassTasks) -> Tensor:
-    """The class (n,) of every example."""
-    return torch.arange(len(tasks)).repeat_interleave(tasks.counts)
 
 
 def train(args: Args, tasks: qs.ClassTasks, d: int) -> MANN:
