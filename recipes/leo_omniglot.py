@@ -11,18 +11,14 @@ Appends one line for each protocol to benchmarks/results/omniglot.jsonl.
 
 import argparse
 import dataclasses
-import json
-import platform
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from on_features import backbone_of, features, labels
-from result import RESULTS
+from on_features import omniglot_on_features, record_on_features
 from torch import nn
 
 import quickstudy as qs
@@ -85,45 +81,11 @@ if __name__ == "__main__":
     args = Args(**vars(parser.parse_args()))
     keep_freed_memory()
     use_threads(args.threads)
-    backbone = backbone_of(Path(f"runs/protonet-omniglot-{args.seed}/learner.safetensors"))
-    began = time.perf_counter()
-    parts = {name: qs.named_tasks("omniglot", name, split="vinyals") for name in ("trainval", "test")}
-    train_images, test_images = (part for part in parts.values() if isinstance(part, qs.ClassTasks))
-    generator, change = torch.Generator().manual_seed(args.seed), qs.RandomAffine()
-    plain = features(backbone, train_images)
-    changed = features(backbone, train_images, lambda x: change(x, generator))
-    mean, deviation = plain.mean(0), (plain - plain.mean(0)).square().mean().sqrt()
-    shape = {"way": args.way, "shot": args.shot, "queries": args.queries}
-    y = labels(train_images)
-    tasks = qs.ClassTasks((torch.cat([plain, changed]) - mean) / deviation, torch.cat([y, y]), **shape)
-    test = qs.ClassTasks((features(backbone, test_images) - mean) / deviation, labels(test_images))
-    seconds = round(time.perf_counter() - began, 1)
-    sys.stderr.write(f"features after {seconds} s\n")
-    learner, training = train(args, tasks, plain.shape[1])
+    data = omniglot_on_features(args.seed)
+    tasks = data.tasks.replace(way=args.way, shot=args.shot, queries=args.queries)
+    learner, training = train(args, tasks, data.tasks.x.shape[1])
     folder = Path(f"runs/leo-omniglot-{args.seed}")
     folder.mkdir(parents=True, exist_ok=True)
     qs.save(learner, folder / "learner.safetensors")
-    versions = {"quickstudy": qs.__version__, "python": platform.python_version()}
     for way in (5, 20):
-        judged = test.replace(way=way, shot=1, queries=15)
-        comparison = qs.compare(
-            {"leo": learner, "protonet": qs.ProtoNet(nn.Identity())},
-            judged,
-            episodes=1000,
-            generator=torch.Generator().manual_seed(0),
-        )
-        sys.stderr.write(f"{comparison}\n")
-        line = {
-            "learner": "leo",
-            "tasks": "omniglot",
-            "split": "vinyals",
-            **comparison.scores["leo"].as_dict(),
-            "protonet_on_the_same_features": comparison.scores["protonet"].mean,
-            "parameters": sum(p.numel() for p in [*learner.parameters(), *backbone.parameters()]),
-            "training": {**training, "features_seconds": seconds},
-            "versions": {**versions, "torch": torch.__version__, "numpy": np.__version__},
-            "settings": dataclasses.asdict(args),
-            "command": " ".join(["python", f"recipes/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
-        }
-        with (RESULTS / "omniglot.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        record_on_features("leo", learner, data, way, settings=args, training=training)
