@@ -46,6 +46,14 @@ KINDS = {
     "linear_probe": ("[linear probe](docs/linear_probe.md)", "transfer, baseline"),
     "nearest_neighbour": ("[nearest neighbour](docs/nearest_neighbour.md)", "none, baseline"),
 }
+OTHERS = {
+    ("maml", "sinusoid"): ("[MAML](docs/maml.md)", "gradient"),
+    ("meta_sgd", "sinusoid"): ("[Meta-SGD](docs/meta_sgd.md)", "gradient"),
+    ("bayesian_maml", "sinusoid"): ("[Bayesian MAML](docs/bayesian_maml.md)", "gradient, Bayesian"),
+    ("cnp", "neural_processes"): ("[CNP](docs/cnp.md)", "in-context"),
+    ("attentive_np", "neural_processes"): ("[attentive NP](docs/attentive_np.md)", "in-context"),
+    ("mann", "mann"): ("[MANN](docs/mann.md), on a ProtoNet's features", "memory"),
+}
 PAGES = (
     "protonet",
     "matching_net",
@@ -146,21 +154,27 @@ def fsdd_table() -> str:
 
 def language_model_table() -> str:
     """Perplexities on unseen domains, from the runs of which all folds are there; the last such run counts."""
-    runs = defaultdict(list)
-    for line in lines("language_model"):
-        runs[json.dumps(line["settings"])].append(line)
-    whole = [run for run in runs.values() if {len(_domains(run, cell, 100)) for cell in ("lstm", "gru")} == {10}]
-    if not whole:
+    run = _whole_run()
+    if not run:
         return "No stored line yet."
     head = "| network | support sentences | plain | memory | fine-tuned | memory to plain | memory to fine-tuned |"
     rows = [head, "|---|---|---|---|---|---|---|"]
     for cell in ("lstm", "gru"):
         for support in (0, 5, 20, 100):
-            domains = _domains(whole[-1], cell, support)
+            domains = _domains(run, cell, support)
             shown = [_perplexities(domains, name) for name in ("plain", "memory", "fine-tuned")]
             shown += [_change(domains, "memory", name) if support else "–" for name in ("plain", "fine-tuned")]
             rows.append(f"| {cell.upper()} | {support} | {' | '.join(shown)} |")
-    return "\n".join([*rows, "", f"`{whole[-1][-1]['command']}`"])
+    return "\n".join([*rows, "", f"`{run[-1]['command']}`"])
+
+
+def _whole_run() -> list[dict[str, Any]]:
+    """The lines of the last run of which all folds are there."""
+    runs = defaultdict(list)
+    for line in lines("language_model"):
+        runs[json.dumps(line["settings"])].append(line)
+    whole = [run for run in runs.values() if {len(_domains(run, cell, 100)) for cell in ("lstm", "gru")} == {10}]
+    return whole[-1] if whole else []
 
 
 def _domains(run: list[dict[str, Any]], cell: str, support: int) -> dict[str, Any]:
@@ -246,31 +260,30 @@ def trust_table() -> str:
     return "\n".join(rows)
 
 
+def other_table() -> str:
+    """The second table of the README: learners of numbers, sequences and text, which have other scores."""
+    rows = ["| learner | kind | tasks | score |", "|---|---|---|---|"]
+    for (learner, name), (title, kind) in OTHERS.items():
+        for line in lines(name):
+            if line["learner"] == learner:
+                shape, score = _shape_and_score(line)
+                rows.append(f"| {title} | {kind} | {_named(line)}: {shape} | {score} |")
+    run = _whole_run()
+    for cell in ("lstm", "gru") if run else ():
+        domains = _domains(run, cell, 100)
+        memory, plain, tuned = (
+            _perplexities(domains, name).split(";")[0] for name in ("memory", "plain", "fine-tuned")
+        )
+        title = f"[{cell.upper()} with a memory](docs/language_model.md)"
+        score = f"perplexity per word {memory}; without memory {plain}, fine-tuned {tuned}"
+        rows.append(f"| {title} | memory | clinc150, domains never seen: 100 sentences | {score} |")
+    return "\n".join(rows)
+
+
 def _row(line: dict[str, Any]) -> str:
     settings, cost = line["settings"], line["training"]
     mode = "transductive" if line["transductive"] else "inductive"
-    if "presentations" in line:
-        score = ", ".join(f"{k}: {accuracy(found)} %" for k, found in line["presentations"].items())
-        shape = f"{line['way']} classes, sequences of {line['length']}, at the k-th presentation"
-    elif "accuracy" in line:
-        score, shape = (
-            f"{accuracy(line)} %",
-            f"{line['way']}-way {line['shot']}-shot, {line['queries']} queries per class",
-        )
-    elif "log_likelihood" in line:
-        held = f"the {100 * line['level']:.0f} % interval holds {100 * line['coverage']:.1f} %"
-        score = f"{line['log_likelihood']:.3f} ± {line['ci95']:.3f} nats; {held}"
-        if "exact" in line:
-            score += f"; the exact posterior: {line['exact']['log_likelihood']:.3f} nats"
-        shape = f"{line['shot'][0]}–{line['shot'][1]} points, {line['queries']} queries"
-    else:
-        score = f"{line['mean_squared_error']:.3f} ± {line['ci95']:.3f} squared error"
-        shape = (
-            f"{line['shot']} points, {settings['inner_steps']} inner step{'s' if settings['inner_steps'] > 1 else ''}"
-        )
-        if "coverage" in line:
-            score += f"; the {100 * line['level']:.0f} % interval holds {100 * line['coverage']:.1f} %"
-    tasks = line["tasks"] + (f", {line['split']}" if line.get("split") else "")
+    shape, score = _shape_and_score(line)
     minutes = f"none, on the backbone of {settings.get('init')}"
     if cost is not None:
         minutes = f"{cost['steps']:,} steps, {cost['seconds'] / 60:.0f} min on {cost['threads']} thread"
@@ -278,7 +291,31 @@ def _row(line: dict[str, Any]) -> str:
         if cost["cpu_seconds"] is not None:
             minutes += f" ({cost['cpu_seconds'] / 60:.0f} processor min)"
     protocol = f"{shape}, {line['episodes']:,} episodes, {mode}"
-    return f"| {tasks} | {protocol} | {score} | {minutes} | `{line['command']}` |"
+    return f"| {_named(line)} | {protocol} | {score} | {minutes} | `{line['command']}` |"
+
+
+def _named(line: dict[str, Any]) -> str:
+    return line["tasks"] + (f", {line['split']}" if line.get("split") else "")
+
+
+def _shape_and_score(line: dict[str, Any]) -> tuple[str, str]:
+    settings = line["settings"]
+    if "presentations" in line:
+        score = ", ".join(f"{k}: {accuracy(found)} %" for k, found in line["presentations"].items())
+        return f"{line['way']} classes, sequences of {line['length']}, at the k-th presentation", score
+    if "accuracy" in line:
+        return f"{line['way']}-way {line['shot']}-shot, {line['queries']} queries per class", f"{accuracy(line)} %"
+    held = (
+        f"the {100 * line['level']:.0f} % interval holds {100 * line['coverage']:.1f} %" if "coverage" in line else ""
+    )
+    if "log_likelihood" in line:
+        score = f"{line['log_likelihood']:.3f} ± {line['ci95']:.3f} nats; {held}"
+        if "exact" in line:
+            score += f"; the exact posterior: {line['exact']['log_likelihood']:.3f} nats"
+        return f"{line['shot'][0]}–{line['shot'][1]} points, {line['queries']} queries", score
+    score = f"{line['mean_squared_error']:.3f} ± {line['ci95']:.3f} squared error" + (f"; {held}" if held else "")
+    steps = settings["inner_steps"]
+    return f"{line['shot']} points, {steps} inner step{'s' if steps > 1 else ''}", score
 
 
 def with_block(text: str, name: str, table: str) -> str:
@@ -292,17 +329,20 @@ def with_block(text: str, name: str, table: str) -> str:
 
 def main() -> int:
     """Write or check all pages."""
-    blocks = {ROOT / "README.md": ("learners", learner_table())}
-    for learner in PAGES:
-        blocks[ROOT / "docs" / f"{learner}.md"] = (f"results: {learner}", result_table(learner))
-    blocks[ROOT / "docs" / "ridge.md"] = ("results: ridge", "\n\n".join([tables_table(), intents_table()]))
-    blocks[ROOT / "docs" / "trust.md"] = ("results: trust", trust_table())
+    docs = ROOT / "docs"
     characters = [result_table("characters"), result_table("characters_background")]
-    blocks[ROOT / "docs" / "characters.md"] = ("results: characters", "\n\n".join(characters))
-    blocks[ROOT / "docs" / "spoken_digits.md"] = ("results: fsdd", fsdd_table())
-    blocks[ROOT / "docs" / "language_model.md"] = ("results: language_model", language_model_table())
+    blocks = [
+        (ROOT / "README.md", "learners", learner_table()),
+        (ROOT / "README.md", "others", other_table()),
+        *((docs / f"{learner}.md", f"results: {learner}", result_table(learner)) for learner in PAGES),
+        (docs / "ridge.md", "results: ridge", "\n\n".join([tables_table(), intents_table()])),
+        (docs / "trust.md", "results: trust", trust_table()),
+        (docs / "characters.md", "results: characters", "\n\n".join(characters)),
+        (docs / "spoken_digits.md", "results: fsdd", fsdd_table()),
+        (docs / "language_model.md", "results: language_model", language_model_table()),
+    ]
     stale = []
-    for page, (name, table) in blocks.items():
+    for page, name, table in blocks:
         text = page.read_text()
         new = with_block(text, name, table)
         if new != text:
