@@ -54,6 +54,15 @@ OTHERS = {
     ("attentive_np", "neural_processes"): ("[attentive NP](docs/attentive_np.md)", "in-context"),
     ("mann", "mann"): ("[MANN](docs/mann.md), on a ProtoNet's features", "memory"),
 }
+PUBLISHED = {
+    "protonet": (98.8, 96.0, "Snell et al. 2017"),
+    "matching_net": (98.1, 93.8, "Vinyals et al. 2016"),
+    "siamese": (97.3, 88.2, "Koch et al. 2015, as trained anew by others"),
+    "relation_net": (99.6, 97.6, "Sung et al. 2018"),
+    "rare_memory": (98.4, 95.0, "Kaiser et al. 2017"),
+    "snail": (99.1, 97.6, "Mishra et al. 2018"),
+    "r2d2": (98.9, 96.2, "Bertinetto et al. 2019, recalled and not checked"),
+}
 PAGES = (
     "protonet",
     "matching_net",
@@ -131,13 +140,26 @@ def learner_table() -> str:
 
 
 def result_table(learner: str) -> str:
-    """Every stored line of one learner."""
+    """Every stored line of one learner, and what was published."""
     rows = ["| tasks | protocol | score | training | command |", "|---|---|---|---|---|"]
     for name in ("omniglot", "trials", "sinusoid", "neural_processes", "mann"):
         for line in lines(name):
             if line["learner"] == learner:
                 rows.append(_row(line))
-    return "\n".join(rows) if len(rows) > 2 else "No stored line yet."
+    if len(rows) == 2:
+        return "No stored line yet."
+    return "\n".join([*rows, *(("", published(learner)) if learner in PUBLISHED else ())])
+
+
+def published(learner: str) -> str:
+    """What the literature reports at 5-way and 20-way 1-shot, and how far from it the stored lines are."""
+    *theirs, source = PUBLISHED[learner]
+    words = []
+    for way, their in zip((5, 20), theirs, strict=True):
+        ours = [100 * line["accuracy"] for line in lines("omniglot") if (row_of(line), line["way"]) == (learner, way)]
+        by = f"{abs(mean(ours) - their):.2f} {'above' if mean(ours) >= their else 'below'}" if ours else "no line here"
+        words.append(f"{their} % at {way}-way ({by})")
+    return f"Published, 1-shot: {' and '.join(words)}; {source}. In brackets: how far the lines above are from it."
 
 
 def fsdd_table() -> str:
