@@ -21,7 +21,7 @@ class Args:
 
     seed: int = 0
     threads: int = 1
-    steps: int = 13_000
+    steps: int = 7000
 
     def settings(self) -> Settings:
         """The same as ``quickstudy train --learner rare_memory --tasks omniglot --split vinyals ...``."""
@@ -45,7 +45,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="0 takes every processor")
-    parser.add_argument("--steps", type=int, default=13_000)
+    parser.add_argument("--steps", type=int, default=7000)
     args = Args(**vars(parser.parse_args()))
     folder = train_or_resume(args.settings(), f"runs/rare-memory-omniglot-{args.seed}", threads=args.threads)
     record_scores(folder, "omniglot", ways=(5, 20), episodes=1000)
