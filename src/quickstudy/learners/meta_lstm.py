@@ -76,11 +76,12 @@ class MetaLSTM(GradientBased):
         )
         self.inner_lr, self.forget, self.hidden, self.seed = inner_lr, forget, hidden, seed
 
-    def adapt_for(self, support: Labelled, steps: int) -> Params:
-        """φ after that many steps."""
+    def adapt_for(self, support: Labelled, steps: int, *, examples: Labelled | None = None) -> Params:
+        """φ after that many steps on ``examples``, by default the support set, which makes the head in any case."""
         start = self.start(support)
         moving = {name: p for name, p in start.items() if self.moves(name)}
-        losses = self.inner_losses(support, {name: p for name, p in start.items() if name not in moving})
+        fixed = {name: p for name, p in start.items() if name not in moving}
+        losses = self.inner_losses(support if examples is None else examples, fixed)
         adapted = unroll(
             self.update_rule,
             [measured(loss) for loss in losses],

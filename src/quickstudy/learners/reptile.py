@@ -67,10 +67,15 @@ class Reptile(GradientBased):
         self.inner_lr, self.train_steps, self.rule = inner_lr, train_steps, rule
 
     def meta_loss(self, episode: Episode) -> Tensor:
-        """½‖θ − stopgrad(φ)‖² over the network's parameters, with φ from support and query together."""
+        """½‖θ − stopgrad(φ)‖² over the network's parameters, with φ from support and query together.
+
+        With head="prototypes" the support set alone makes the head: queries that made it too would be near their own
+        prototypes from the start, and leave little to learn.
+        """
         support, query = episode
         examples = Labelled(torch.cat([support.x, query.x]), torch.cat([support.y, query.y]))
         with torch.no_grad():
-            phi = self.adapt_for(examples, self.inner_steps if self.train_steps is None else self.train_steps)
+            steps = self.inner_steps if self.train_steps is None else self.train_steps
+            phi = self.adapt_for(support, steps, examples=examples)
         theta = [(f"network.{name}", p) for name, p in self.network.named_parameters() if p.requires_grad]
         return torch.stack([0.5 * (p - phi[name]).square().sum() for name, p in theta]).sum()
