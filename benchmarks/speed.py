@@ -41,6 +41,7 @@ from peers.table import write_table
 from quickstudy import Episode, Labelled
 from quickstudy.process import keep_freed_memory, use_threads
 
+JOBS = ("mlp", "conv4", "modes", "transformer", "lstm", "networks", "all")
 RESULTS = Path(__file__).parent / "results" / "speed.jsonl"
 WARM_UPS = 2
 # what a library raises when it cannot serve; the first line of it becomes the candidate's row
@@ -224,7 +225,7 @@ def limited(limit: float) -> Iterator[None]:
         raise RuntimeError(f"not done after {limit:g} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, limit)
+    signal.setitimer(signal.ITIMER_REAL, limit, 1)  # again and again: who is stopped may try something else
     try:
         yield
     finally:
@@ -313,7 +314,7 @@ def say(text: str) -> None:
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--job", "--part", choices=["mlp", "conv4", "modes", "networks", "all"], default="all")
+    parser.add_argument("--job", "--part", choices=JOBS, default="all")
     parser.add_argument("--repeats", type=int, default=0, help="timed steps of each candidate; 0: as the job says")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works; nothing is stored")
     parser.add_argument("--candidates", nargs="*", help="only those with one of these words in their names")

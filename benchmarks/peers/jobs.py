@@ -151,10 +151,10 @@ def networks(quick: bool) -> list[Job]:
 
 
 def jobs(name: str, quick: bool) -> list[Job]:
-    """The jobs of that name: one, or all."""
+    """The jobs of that name: one, both networks, or all."""
     single = {"mlp": mlp, "conv4": conv4, "modes": modes}
-    if name == "networks":
-        return networks(quick)
+    if name in ("networks", *(job.name for job in networks(quick))):
+        return [job for job in networks(quick) if name in ("networks", job.name)]
     return [single[name](quick)] if name != "all" else [*(job(quick) for job in single.values()), *networks(quick)]
 
 
