@@ -37,7 +37,7 @@ KINDS = {
     "in_context": ("[in-context transformer](docs/in_context.md)", "in-context"),
     "mann": ("[MANN](docs/mann.md), on a ProtoNet's features", "memory"),
     "rare_memory": ("[memory for rare events](docs/rare_memory.md)", "memory"),
-    "snail": ("[SNAIL](docs/snail.md)", "memory"),
+    "snail": ("[SNAIL](docs/snail.md), on a ProtoNet's features", "memory"),
     "r2d2": ("[R2-D2](docs/r2d2.md)", "closed form"),
     "meta_opt_net": ("[MetaOptNet](docs/meta_opt_net.md)", "convex solver"),
     "feat, from a ProtoNet": ("[FEAT](docs/feat.md), from a ProtoNet's weights", "metric, set-to-set"),
@@ -54,7 +54,7 @@ OTHERS = {
     ("attentive_np", "neural_processes"): ("[attentive NP](docs/attentive_np.md)", "in-context"),
     ("mann", "mann"): ("[MANN](docs/mann.md), on a ProtoNet's features", "memory"),
 }
-PUBLISHED = {
+PUBLISHED = {  # per cent at 5-way and 20-way 1-shot, of a row
     "protonet": (98.8, 96.0, "Snell et al. 2017"),
     "matching_net": (98.1, 93.8, "Vinyals et al. 2016"),
     "siamese": (97.3, 88.2, "Koch et al. 2015, as trained anew by others"),
@@ -62,6 +62,11 @@ PUBLISHED = {
     "rare_memory": (98.4, 95.0, "Kaiser et al. 2017"),
     "snail": (99.1, 97.6, "Mishra et al. 2018"),
     "r2d2": (98.9, 96.2, "Bertinetto et al. 2019, recalled and not checked"),
+    "maml, transductive": (98.7, 95.8, "Finn et al. 2017"),
+    "meta_sgd, transductive": (99.5, 95.9, "Li et al. 2017, recalled and not checked"),
+    "imaml, transductive": (99.2, 94.5, "Rajeswaran et al. 2019, gradient descent"),
+    "reptile": (95.4, 88.1, "Nichol et al. 2018"),
+    "reptile, transductive": (97.7, 89.4, "Nichol et al. 2018"),
 }
 PAGES = (
     "protonet",
@@ -118,6 +123,9 @@ def over_seeds(scores: list[dict[str, Any]]) -> str:
     """One run: its score. Several: the mean of their means, their mean ci95, and how many."""
     if not scores:
         return "–"
+    seeds = [score["training"] and score["training"]["seed"] for score in scores]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{scores[0]['learner']} has several lines of one seed; required is one: drop the older one")
     middle = {key: mean(score[key] for score in scores) for key in ("accuracy", "ci95")}
     return accuracy(middle) + (f" ({len(scores)} seeds)" if len(scores) > 1 else "")
 
@@ -148,18 +156,23 @@ def result_table(learner: str) -> str:
                 rows.append(_row(line))
     if len(rows) == 2:
         return "No stored line yet."
-    return "\n".join([*rows, *(("", published(learner)) if learner in PUBLISHED else ())])
+    known = [name for name in PUBLISHED if name.split(",")[0] == learner]
+    if known:
+        rows += ["", *(published(name) for name in known), "In brackets: how far the lines above are from it."]
+    return "\n".join(rows)
 
 
-def published(learner: str) -> str:
-    """What the literature reports at 5-way and 20-way 1-shot, and how far from it the stored lines are."""
-    *theirs, source = PUBLISHED[learner]
+def published(row: str) -> str:
+    """What the literature reports for a row, and how far from it the stored lines are."""
+    *theirs, source = PUBLISHED[row]
     words = []
     for way, their in zip((5, 20), theirs, strict=True):
-        ours = [100 * line["accuracy"] for line in lines("omniglot") if (row_of(line), line["way"]) == (learner, way)]
+        shape = (row, way, 1)
+        ours = [100 * at["accuracy"] for at in lines("omniglot") if (row_of(at), at["way"], at["shot"]) == shape]
         by = f"{abs(mean(ours) - their):.2f} {'above' if mean(ours) >= their else 'below'}" if ours else "no line here"
         words.append(f"{their} % at {way}-way ({by})")
-    return f"Published, 1-shot: {' and '.join(words)}; {source}. In brackets: how far the lines above are from it."
+    mode = "transductive" if row.endswith("transductive") else "1-shot"
+    return f"Published, {mode}: {' and '.join(words)}; {source}, whose split may be another one."
 
 
 def fsdd_table() -> str:
@@ -312,6 +325,8 @@ def _row(line: dict[str, Any]) -> str:
         minutes += "s" if cost["threads"] > 1 else ""
         if cost["cpu_seconds"] is not None:
             minutes += f" ({cost['cpu_seconds'] / 60:.0f} processor min)"
+        if "features_seconds" in cost:
+            minutes += "; the ProtoNet before it is not counted"
     protocol = f"{shape}, {line['episodes']:,} episodes, {mode}"
     return f"| {_named(line)} | {protocol} | {score} | {minutes} | `{line['command']}` |"
 

@@ -221,14 +221,18 @@ def attempt(what: Callable[[], None], limit: float) -> str:
 def limited(limit: float) -> Iterator[None]:
     """Give up after so many seconds (0 is never), as soon as Python gets a word in."""
 
+    done = False
+
     def give_up(number: int, frame: Any) -> None:
-        raise RuntimeError(f"not done after {limit:g} s")
+        if not done:
+            raise RuntimeError(f"not done after {limit:g} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.setitimer(signal.ITIMER_REAL, limit, 1)  # again and again: who is stopped may try something else
     try:
         yield
     finally:
+        done = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 

@@ -1,8 +1,8 @@
 """LEO on the features of a ProtoNet's backbone, on Omniglot (Vinyals split): 1-shot, one run for each way.
 
     python recipes/protonet_omniglot.py --seed 0
-    python recipes/leo_omniglot.py --way 5 --seed 0
-    python recipes/leo_omniglot.py --way 20 --seed 0
+    python recipes/leo_omniglot.py --way 5 --meta-batch 4 --clip 1 --steps 8000 --seed 0
+    python recipes/leo_omniglot.py --seed 0
 
 The features of all characters and rotations are computed once, those of train and validation ones also after a random
 affine change; they are centred and scaled by the mean and deviation over the former. LEO trains on these (nothing is
@@ -39,6 +39,8 @@ class Args:
     steps: int = 15_000
     meta_batch: int = 1
     lr: float = 1e-3
+    clip: float = 0.0
+    """Bounds the norm of the meta-gradient; 0 is off. 5-way tasks diverge without it."""
     latent: int = 256
     inner_steps: int = 5
     dropout: float = 0.3
@@ -59,6 +61,12 @@ def train(args: Args, tasks: qs.ClassTasks, d: int) -> tuple[LEO, dict[str, Any]
         orthogonality_weight=args.orthogonality_weight,
     )
     optimizer = torch.optim.Adam(learner.parameters(), lr=args.lr)
+
+    def clip(*_: Any) -> None:
+        nn.utils.clip_grad_norm_(learner.parameters(), args.clip)
+
+    if args.clip:
+        optimizer.register_step_pre_hook(clip)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
     generator = torch.Generator().manual_seed(args.seed)
     began, cpu, losses = time.perf_counter(), time.process_time(), []

@@ -152,10 +152,10 @@ def networks(quick: bool) -> list[Job]:
 
 def jobs(name: str, quick: bool) -> list[Job]:
     """The jobs of that name: one, both networks, or all."""
-    single = {"mlp": mlp, "conv4": conv4, "modes": modes}
-    if name in ("networks", *(job.name for job in networks(quick))):
-        return [job for job in networks(quick) if name in ("networks", job.name)]
-    return [single[name](quick)] if name != "all" else [*(job(quick) for job in single.values()), *networks(quick)]
+    pair = networks(quick)
+    found = {"mlp": [mlp(quick)], "conv4": [conv4(quick)], "modes": [modes(quick)], "networks": pair}
+    found |= {"all": [job for some in found.values() for job in some], **{job.name: [job] for job in pair}}
+    return found[name]
 
 
 def plain() -> Candidate:

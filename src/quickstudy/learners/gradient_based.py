@@ -84,12 +84,11 @@ class GradientBased(Learner[Params], ABC):
         """φ: what adapts of the network after ``inner_steps`` steps, and the head."""
         return self.adapt_for(support, self.inner_steps)
 
-    def adapt_for(self, support: Labelled, steps: int, *, examples: Labelled | None = None) -> Params:
-        """φ after that many steps on ``examples``, by default the support set, which makes the head in any case."""
+    def adapt_for(self, support: Labelled, steps: int) -> Params:
+        """φ after that many steps."""
         start = self.start(support)
         moving = {name: p for name, p in start.items() if self.moves(name)}
-        fixed = {name: p for name, p in start.items() if name not in moving}
-        losses = self.inner_losses(support if examples is None else examples, fixed)
+        losses = self.inner_losses(support, {name: p for name, p in start.items() if name not in moving})
         adapted = unroll(self.update_rule, losses, moving, steps=steps, mode=self.mode, accumulate=self.accumulate)
         return self.finish(start, adapted, support)
 

@@ -76,12 +76,11 @@ class MetaLSTM(GradientBased):
         )
         self.inner_lr, self.forget, self.hidden, self.seed = inner_lr, forget, hidden, seed
 
-    def adapt_for(self, support: Labelled, steps: int, *, examples: Labelled | None = None) -> Params:
-        """φ after that many steps on ``examples``, by default the support set, which makes the head in any case."""
+    def adapt_for(self, support: Labelled, steps: int) -> Params:
+        """φ after that many steps."""
         start = self.start(support)
         moving = {name: p for name, p in start.items() if self.moves(name)}
-        fixed = {name: p for name, p in start.items() if name not in moving}
-        losses = self.inner_losses(support if examples is None else examples, fixed)
+        losses = self.inner_losses(support, {name: p for name, p in start.items() if name not in moving})
         adapted = unroll(
             self.update_rule,
             [measured(loss) for loss in losses],

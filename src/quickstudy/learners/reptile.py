@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.episode import Episode, Labelled
-from quickstudy.inner import SGD, UpdateRule
+from quickstudy.inner import SGD, UpdateRule, unroll
 from quickstudy.learners.gradient_based import GradientBased, Head
 
 
@@ -34,7 +34,8 @@ class Reptile(GradientBased):
 
     Differs from the paper: inner steps are plain gradient descent unless a rule says otherwise (the paper: Adam without
     momentum), and take the whole set unless ``inner_batch`` says otherwise. The head starts anew for each task, so one
-    learner serves any way; with head=None the last layer is meta-learned, as in the paper. The meta-gradient is the
+    learner serves any way, and in meta-training too it is made of the support set alone, in which each class needs an
+    example; with head=None the last layer is meta-learned, as in the paper. The meta-gradient is the
     mean of θ − φ over the tasks of a meta-batch: it grows with inner_lr and the steps, and shrinks as tasks are learned
     by smaller moves.
     """
@@ -76,6 +77,7 @@ class Reptile(GradientBased):
         examples = Labelled(torch.cat([support.x, query.x]), torch.cat([support.y, query.y]))
         with torch.no_grad():
             steps = self.inner_steps if self.train_steps is None else self.train_steps
-            phi = self.adapt_for(support, steps, examples=examples)
+            losses = self.inner_losses(examples, fixed={})
+            phi = unroll(self.update_rule, losses, self.start(support), steps=steps, mode=self.mode)
         theta = [(f"network.{name}", p) for name, p in self.network.named_parameters() if p.requires_grad]
         return torch.stack([0.5 * (p - phi[name]).square().sum() for name, p in theta]).sum()
