@@ -12,14 +12,11 @@ Appends a line to benchmarks/results/omniglot.jsonl, whose cost is that of LEO a
 
 import argparse
 import dataclasses
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from on_features import omniglot_on_features, record_on_features
+from on_features import omniglot_on_features, record_on_features, train_on_features
 from torch import nn
 
 import quickstudy as qs
@@ -48,41 +45,6 @@ class Args:
     orthogonality_weight: float = 10.0
 
 
-def train(args: Args, tasks: qs.ClassTasks, d: int) -> tuple[LEO, dict[str, Any]]:
-    """The learner on features, and what its training cost."""
-    torch.default_generator.manual_seed(args.seed)  # initial weights are drawn by torch's own layers
-    learner = LEO(
-        nn.Identity(),
-        features=d,
-        latent=args.latent,
-        inner_steps=args.inner_steps,
-        dropout=args.dropout,
-        kl_weight=args.kl_weight,
-        orthogonality_weight=args.orthogonality_weight,
-    )
-    optimizer = torch.optim.Adam(learner.parameters(), lr=args.lr)
-
-    def clip(*_: Any) -> None:
-        nn.utils.clip_grad_norm_(learner.parameters(), args.clip)
-
-    if args.clip:
-        optimizer.register_step_pre_hook(clip)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
-    generator = torch.Generator().manual_seed(args.seed)
-    began, cpu, losses = time.perf_counter(), time.process_time(), []
-    for step in qs.meta_train(
-        learner, tasks, optimizer, steps=args.steps, meta_batch=args.meta_batch, generator=generator
-    ):
-        schedule.step()
-        losses.append(step.loss)
-        if step.step % max(1, args.steps // 10) == 0:
-            sys.stderr.write(f"step {step.step}: meta-loss {sum(losses) / len(losses):.4f}\n")
-            losses = []
-    cost = {"seconds": round(time.perf_counter() - began, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
-    shape = {"way": args.way, "shot": args.shot, "steps": args.steps, "seed": args.seed}
-    return learner, {**shape, **cost, "threads": args.threads}
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in dataclasses.fields(Args):
@@ -92,8 +54,30 @@ if __name__ == "__main__":
     use_threads(args.threads)
     data = omniglot_on_features(args.seed)
     tasks = data.tasks.replace(way=args.way, shot=args.shot, queries=args.queries)
-    learner, training = train(args, tasks, data.tasks.x.shape[1])
+    features = data.tasks.x.shape[1]
+    torch.default_generator.manual_seed(args.seed)  # initial weights are drawn by torch's own layers
+    learner = LEO(
+        nn.Identity(),
+        features=features,
+        latent=args.latent,
+        inner_steps=args.inner_steps,
+        dropout=args.dropout,
+        kl_weight=args.kl_weight,
+        orthogonality_weight=args.orthogonality_weight,
+    )
+    cost = train_on_features(
+        learner,
+        tasks,
+        steps=args.steps,
+        meta_batch=args.meta_batch,
+        lr=args.lr,
+        seed=args.seed,
+        clip=args.clip,
+    )
     folder = Path(f"runs/leo-omniglot-{args.way}-{args.seed}")
     folder.mkdir(parents=True, exist_ok=True)
     qs.save(learner, folder / "learner.safetensors")
-    record_on_features("leo", learner, data, args.way, settings=args, training=training)
+    shape = {"way": args.way, "shot": args.shot, "steps": args.steps, "seed": args.seed}
+    record_on_features(
+        "leo", learner, data, args.way, settings=args, training={**shape, **cost, "threads": args.threads}
+    )

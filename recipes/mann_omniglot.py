@@ -18,12 +18,13 @@ import platform
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from on_features import features, labels
+from on_features import features, labels, train_on_features
 from result import RESULTS, train_or_resume
 from torch import nn
 
@@ -68,7 +69,7 @@ class Args:
 
 
 @dataclass(frozen=True)
-class Mixed:
+class Mixed(qs.TaskDistribution):
     """Tasks whose examples, support and queries together, come in random order.
 
     A support set of it may lack classes: it is for ``walk`` and the meta-loss of sequences alone.
@@ -90,28 +91,16 @@ def train(args: Args, tasks: qs.ClassTasks, d: int) -> MANN:
     """The learner on features."""
     torch.default_generator.manual_seed(args.seed)  # initial weights are drawn by torch's own layers
     learner = MANN(nn.Identity(), features=d, heads=args.heads, slots=args.slots, shuffle=False)
-    optimizer = torch.optim.Adam(learner.parameters(), lr=args.lr)
-
-    def clip(*_: Any) -> None:
-        nn.utils.clip_grad_norm_(learner.parameters(), args.clip)
-
-    optimizer.register_step_pre_hook(clip)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
-    losses = []
-    for step in qs.meta_train(
+    train_on_features(
         learner,
         Mixed(tasks),
-        optimizer,
         steps=args.steps,
         meta_batch=args.meta_batch,
-        generator=torch.Generator().manual_seed(args.seed),
-        meta_loss=lambda learner, episodes: qs.unrolled(learner, episodes, strategy="trace"),
-    ):
-        schedule.step()
-        losses.append(step.loss)
-        if step.step % max(1, args.steps // 20) == 0:
-            sys.stderr.write(f"step {step.step}: meta-loss {sum(losses) / len(losses):.4f}\n")
-            losses = []
+        lr=args.lr,
+        seed=args.seed,
+        clip=args.clip,
+        meta_loss=partial(qs.unrolled, strategy="trace"),
+    )
     return learner
 
 

@@ -72,6 +72,39 @@ def omniglot_on_features(seed: int) -> OnFeatures:
     )
 
 
+def train_on_features(
+    learner: qs.Learner,
+    tasks: qs.TaskDistribution,
+    *,
+    steps: int,
+    meta_batch: int,
+    lr: float,
+    seed: int,
+    clip: float = 0.0,
+    meta_loss: Callable[[qs.Learner, qs.Episode], Tensor] = qs.unrolled,
+) -> dict[str, float]:
+    """Train by Adam with cosine decay, the norm of the gradient bounded by ``clip`` (0: not); the seconds it took."""
+    optimizer = torch.optim.Adam(learner.parameters(), lr=lr)
+
+    def bound(*_: Any) -> None:
+        nn.utils.clip_grad_norm_(learner.parameters(), clip)
+
+    if clip:
+        optimizer.register_step_pre_hook(bound)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = torch.Generator().manual_seed(seed)
+    began, cpu, losses = time.perf_counter(), time.process_time(), []
+    for step in qs.meta_train(
+        learner, tasks, optimizer, steps=steps, meta_batch=meta_batch, generator=generator, meta_loss=meta_loss
+    ):
+        schedule.step()
+        losses.append(step.loss)
+        if step.step % max(1, steps // 20) == 0:
+            sys.stderr.write(f"step {step.step}: meta-loss {sum(losses) / len(losses):.4f}\n")
+            losses = []
+    return {"seconds": round(time.perf_counter() - began, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
+
+
 def record_on_features(
     name: str, learner: qs.Learner, data: OnFeatures, way: int, *, settings: Any, training: dict[str, Any]
 ) -> None:

@@ -13,15 +13,12 @@ Appends a line to benchmarks/results/omniglot.jsonl, whose cost is that of SNAIL
 
 import argparse
 import dataclasses
-import sys
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from on_features import omniglot_on_features, record_on_features
+from on_features import omniglot_on_features, record_on_features, train_on_features
 from torch import nn
 
 import quickstudy as qs
@@ -46,37 +43,6 @@ class Args:
     clip: float = 10.0
 
 
-def train(args: Args, tasks: qs.ClassTasks, d: int) -> tuple[SNAIL, dict[str, Any]]:
-    """The learner on features, and what its training cost."""
-    torch.default_generator.manual_seed(args.seed)  # initial weights are drawn by torch's own layers
-    learner = SNAIL(nn.Identity(), features=d, classes=args.way, length=args.way + 1)
-    optimizer = torch.optim.Adam(learner.parameters(), lr=args.lr)
-
-    def clip(*_: Any) -> None:
-        nn.utils.clip_grad_norm_(learner.parameters(), args.clip)
-
-    optimizer.register_step_pre_hook(clip)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
-    began, cpu, losses = time.perf_counter(), time.process_time(), []
-    for step in qs.meta_train(
-        learner,
-        tasks,
-        optimizer,
-        steps=args.steps,
-        meta_batch=max(1, args.examples // (args.way * args.queries)),
-        generator=torch.Generator().manual_seed(args.seed),
-        meta_loss=partial(qs.unrolled, strategy="vmap"),
-    ):
-        schedule.step()
-        losses.append(step.loss)
-        if step.step % max(1, args.steps // 20) == 0:
-            sys.stderr.write(f"step {step.step}: meta-loss {sum(losses) / len(losses):.4f}\n")
-            losses = []
-    cost = {"seconds": round(time.perf_counter() - began, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
-    shape = {"way": args.way, "shot": 1, "steps": args.steps, "seed": args.seed}
-    return learner, {**shape, **cost, "threads": args.threads}
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in dataclasses.fields(Args):
@@ -86,8 +52,23 @@ if __name__ == "__main__":
     use_threads(args.threads)
     data = omniglot_on_features(args.seed)
     tasks = data.tasks.replace(way=(args.least or args.way, args.way), shot=1, queries=args.queries)
-    learner, training = train(args, tasks, data.tasks.x.shape[1])
+    features = data.tasks.x.shape[1]
+    torch.default_generator.manual_seed(args.seed)  # initial weights are drawn by torch's own layers
+    learner = SNAIL(nn.Identity(), features=features, classes=args.way, length=args.way + 1)
+    cost = train_on_features(
+        learner,
+        tasks,
+        meta_batch=max(1, args.examples // (args.way * args.queries)),
+        lr=args.lr,
+        clip=args.clip,
+        meta_loss=partial(qs.unrolled, strategy="vmap"),
+        steps=args.steps,
+        seed=args.seed,
+    )
     folder = Path(f"runs/snail-omniglot-{args.way}-{args.seed}")
     folder.mkdir(parents=True, exist_ok=True)
     qs.save(learner, folder / "learner.safetensors")
-    record_on_features("snail", learner, data, args.way, settings=args, training=training)
+    shape = {"way": args.way, "shot": 1, "steps": args.steps, "seed": args.seed}
+    record_on_features(
+        "snail", learner, data, args.way, settings=args, training={**shape, **cost, "threads": args.threads}
+    )
